@@ -25,9 +25,12 @@ from torch_tasks.beat.slots import fire_of, plan_slots
 from torch_tasks.broker.connection import is_away
 from torch_tasks.errors import BrokerAway, Unreadable
 from torch_tasks.fleet import fleet
-from torch_tasks.model.checkin import Checkin, Fire, moment_of
+from torch_tasks.model import metrics
+from torch_tasks.model.checkin import Checkin, Fire, SlotOutcome, moment_of
+from torch_tasks.state_folder import StateFolder
 from torch_tasks.store.checkins import record_of
 from torch_tasks.store.timetable import Advance, Due, Tick, Timetable
+from torch_tasks.system.tally import BEAT, keep_tally_of, tally
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class TorchScheduler(Scheduler):
         super().__init__(*args, lazy=lazy, **kwargs)
         self._periodic = PeriodicEntries(self.schedule, self._timetable, lambda: self._now)
         if not lazy:
+            _begin_tally(self._settings.state)
             self._follower.start()
 
     def _open_timetable(self) -> Timetable:
@@ -140,6 +144,8 @@ class TorchScheduler(Scheduler):
                 self._lead.keep()
         if advances and not self._timetable.advance(self._lead.token, advances):
             raise LeadLost
+        for fire in (fire for advance in advances for fire in advance.fires):
+            _count(fire)
 
     def _fire_checkin(self, due: Due, fields: Mapping[str, str | None], producer: Any) -> Advance | None:
         """Publish the due slots of one check-in; one that cannot be read is set aside."""
@@ -183,3 +189,17 @@ class TorchScheduler(Scheduler):
     def _send_periodic(self, entry: ScheduleEntry) -> Any:
         log.debug("sending %s (%s)", entry.name, entry.task)
         return self.apply_async(entry, advance=False)
+
+
+def _begin_tally(state: StateFolder) -> None:
+    keep_tally_of(BEAT, state)
+    for metric in (metrics.CHECKINS_FIRED, metrics.CHECKINS_MISSED, metrics.CHECKIN_LATE_SECONDS):
+        tally().begin(metric)
+
+
+def _count(fire: Fire) -> None:
+    if fire.outcome is SlotOutcome.SKIPPED:
+        tally().count(metrics.CHECKINS_MISSED, fire.count)
+    else:
+        tally().count(metrics.CHECKINS_FIRED)
+        tally().observe(metrics.CHECKIN_LATE_SECONDS, fire.late)

@@ -170,13 +170,13 @@ class Broker(CeleryTestContainer):
                 start_broker(self.settings)
             address = administrators_address(self.settings) if own else self.settings.broker()
         url = address.url.get_secret_value()
-        client = redis.Redis.from_url(url, decode_responses=True, protocol=2)
         if self.url is None:
             self.url, self.celery_url = url, address.celery_url
-        elif url != self.url:  # its password is new, and processes of the test know the first one
+        elif url != self.url:  # its password is new, and processes and clients of the test know the first one
             first = urlsplit(self.url)
-            client.execute_command("ACL", "SETUSER", str(first.username), f">{first.password}")
-        self.client = client
+            with redis.Redis.from_url(url, protocol=2) as admin:
+                admin.execute_command("ACL", "SETUSER", str(first.username), f">{first.password}")
+        self.client = redis.Redis.from_url(self.url, decode_responses=True, protocol=2)
 
     def process(self) -> psutil.Process:
         """The broker's process, which must run on this machine."""

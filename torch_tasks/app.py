@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,9 @@ HOLDS_CHANGED = "torch_holds_changed"
 RETIRE = "torch_retire"
 
 
+_reading = threading.RLock()
+
+
 class InstalledModules(AppLoader):
     """Imports the app's modules from where they are installed, and those of ``--include`` through PYTHONPATH.
 
@@ -67,6 +71,22 @@ class TorchApp(Celery):
     loader_cls = "torch_tasks.app:InstalledModules"
     host: AgentHost | None = None
     node: NodeHost | None = None
+    _whole = False
+    """Whether the configuration is read, with Torch's own part of it."""
+
+    @property
+    def conf(self) -> Any:
+        """The configuration; of the threads that want it first, one reads it, and the others wait for all of it."""
+        if not self._whole:
+            with _reading:
+                if not self.configured:
+                    super().conf.get("broker_url")  # Celery reads it when it is asked for a value
+                    self._whole = True
+        return super().conf
+
+    @conf.setter
+    def conf(self, configuration: Any) -> None:
+        self._conf = configuration
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's own name for it

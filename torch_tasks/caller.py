@@ -1,11 +1,13 @@
 """Who is asking: a person, a program, an agent, or a node.
 
 A door that knows its caller says so with :func:`acting_as`. Elsewhere it is the agent in whose pane the process runs,
-as its environment says, else a person.
+as its environment says, else the program or person to whom the keys were issued that TORCH_KEYS_DIR names, else a
+person.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Iterator
@@ -13,8 +15,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 
+from torch_tasks.config_files import glance
 from torch_tasks.state_folder import JOURNAL, StateFolder
 
 OPERATOR = "operator"
@@ -24,6 +28,7 @@ BEARER = "token-"
 PERSON = "person-"
 """How the name of every person who logged in at a server begins; no agent can have such an id."""
 _AGENT, _TASK, _INCARNATION, _STATE = "TORCH_AGENT_ID", "TORCH_TASK_ID", "TORCH_INCARNATION", "TORCH_STATE_DIR"
+_KEYS = "TORCH_KEYS_DIR"
 DESK_VARIABLE = "TORCH_DESK"
 """In an agent's pane: the socket of the agent's desk."""
 
@@ -97,13 +102,37 @@ def acting_as(who: Caller) -> Iterator[None]:
 def _of_environment() -> Caller:
     agent, state = os.environ.get(_AGENT) or None, os.environ.get(_STATE)
     if agent is None:
-        return Caller()
+        return own_keys(os.environ.get(_KEYS)) or Caller()
     incarnation = os.environ.get(_INCARNATION, "")
     return Caller(
         agent,
         int(incarnation) if incarnation.isdecimal() else None,
         StateFolder(Path(state)).agent(agent) if state else None,
     )
+
+
+@lru_cache(maxsize=8)
+def own_keys(_: str | None) -> Caller | None:
+    """The owner of the folder of keys that ``torch-tasks keys issue`` made; None for the keys of a machine.
+
+    What the certificate says is taken as it stands: whoever gets what is signed with the key verifies it.
+    """
+    named = glance("keys_dir")
+    folder = Path(named).expanduser() if named else None
+    if folder is None or (folder / "root.key").exists():
+        return None
+    found = list(folder.glob("*-*.json"))
+    if len(found) != 1:
+        return None
+    try:
+        payload = json.loads(found[0].read_bytes())["certificate"].partition(".")[0]
+        says = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        kind, name, role = CallerKind(says["kind"]), str(says["name"]), says.get("role")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # who signs with it says what is wrong
+    if kind not in (CallerKind.PROGRAM, CallerKind.PERSON) or role is None:
+        return None
+    return Caller(other=kind, role=str(role), own_name=name)
 
 
 def own_desk() -> Path | None:

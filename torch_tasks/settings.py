@@ -281,6 +281,9 @@ class Settings(BoxSettings, ServerSettings):
     notify_command: str | None = Field(
         None, description="A shell command that the node worker runs when something needs a person: see docs/notify.md."
     )
+    metrics: bool = Field(True, description="Whether a node worker shows its machine to Prometheus: docs/metrics.md.")
+    metrics_host: str = Field("127.0.0.1", description="The address at which it does; whoever reaches it may read.")
+    metrics_port: int = Field(5557, ge=0, le=65535, description="Its port; if it is in use, a free one.")
     git_seconds: Finite = Field(
         60.0, gt=0, description="How often a node worker looks at its agents' git trees, if git.toml says so."
     )

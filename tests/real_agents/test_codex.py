@@ -104,11 +104,17 @@ class WithCodex(WithTorchTools, WithAccounts):
     def test_compaction_is_waited_for(self, agent: Hosted) -> None:
         assert agent.do("begin").succeeded  # in a conversation without a turn there is nothing to summarize
         agent.llm.on("much more", Text("It fits now."))
-        agent.worker.tmux("send-keys", "/compact")
-        agent.wait(lambda: "summarize conversation" in agent.worker.screen(), "its menu shows the command")
-        agent.worker.tmux("send-keys", "Enter")
+
+        def compact() -> None:  # refused while the turn before is not quite over
+            agent.worker.tmux("send-keys", "/compact")
+            agent.wait(lambda: "summarize conversation" in agent.worker.screen(), "its menu shows the command")
+            agent.worker.tmux("send-keys", "Enter")
+
+        def begun() -> bool:
+            return any(request.side == "compaction" for request in agent.llm.requests(agent.home.key))
+
+        agent.try_until(begun, compact, "/compact")
         assert agent.do("much more").answer == "It fits now."
-        assert any(request.side == "compaction" for request in agent.llm.requests(agent.home.key))
 
     def test_a_usage_limit_parks_the_task_until_it_ends(self, agent: Hosted, broker: Broker) -> None:
         agent.llm.on("use it up", *[Fail("usage_limit", resets_in=7200)] * 4)

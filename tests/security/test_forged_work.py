@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from celery import chord
 from clients import read_settings_anew
 from hostile import body
 from machine import TORCH_TASKS
 from nodes import AgentWorker, Broker, Node
 from waiting import until
 
-from torch_tasks import Task, TaskState, Torch, keys
+from torch_tasks import Task, TaskSpec, TaskState, Torch, keys
+from torch_tasks.app import app
 from torch_tasks.caller import CallerKind
 from torch_tasks.errors import BadSignature
 from torch_tasks.fleet import fleet
@@ -23,6 +25,7 @@ from torch_tasks.model.task import Priority
 from torch_tasks.signing.ed25519 import new_key, public_key_of
 from torch_tasks.signing.keyring import keyring
 from torch_tasks.signing.signature import Purpose, sign
+from torch_tasks.tasks.run import run
 from torch_tasks.transport.envelope import fields_of, written
 
 SOON = 30.0
@@ -208,3 +211,40 @@ def test_an_end_whose_result_was_changed_is_named_and_not_believed(torch: Torch,
         failed.result(timeout=SOON)
     shown = subprocess.run([TORCH_TASKS, "task", failed.id], capture_output=True, text=True, check=False, timeout=60)
     assert "state:     succeeded (not believed)" in shown.stdout
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_success_that_was_written_into_celerys_results_is_not_believed_and_starts_no_chord(
+    torch: Torch, broker: Broker, tmp_path: Path
+) -> None:
+    first, second, gated = tmp_path / "first", tmp_path / "second", "until [ -e {0} ]; do sleep 0.05; done; echo {1}"
+    header = [TaskSpec(prompt=gated.format(gate, gate.name), agent="dev-1") for gate in (first, second)]
+    body = TaskSpec(prompt='cat "$TORCH_CONTEXT"', agent="dev-1")
+    sent = chord([run.s(spec) for spec in header])(run.s(body))
+    results, group = app.backend, sent.parent.id
+    _forge_parts(broker, group, header[1].id)
+    broker.client.set(results.get_key_for_group(group, ".s"), 1)  # so that the first end would start the body
+    broker.client.set(results.get_key_for_task(header[1].id), json.dumps(_forged_meta(header[1].id)))
+    assert run.AsyncResult(header[1].id).state == "PENDING"
+    first.touch()
+    assert torch.task(header[0].id).result(timeout=SOON).succeeded
+    until(lambda: run.AsyncResult(header[0].id).state == "SUCCESS", "its part has come", SOON)
+    serves_after = torch.task(header[1].id)
+    until(lambda: serves_after.status is TaskState.RUNNING, "the second one goes on", SOON)
+    assert torch.tasks(states=[TaskState.QUEUED]) == []
+    _forge_parts(broker, group, header[1].id)
+    second.touch()
+    earlier = json.loads(sent.get(timeout=SOON)["answer"])["earlier"]
+    assert [item["answer"] for item in earlier] == ["first\n", "second\n"]
+    assert any("part of chord" in denial.why for denial in fleet().denials.latest(20))
+
+
+def _forged_meta(task_id: str) -> dict[str, object]:
+    return {"status": "SUCCESS", "result": {"task_id": task_id, "answer": "forged"}, "task_id": task_id}
+
+
+def _forge_parts(broker: Broker, group: str, task_id: str) -> None:
+    """The second part of a chord, as Celery keeps it, and as Torch does but for the signature."""
+    part = [1, task_id, "SUCCESS", _forged_meta(task_id)["result"]]
+    for text in (json.dumps(part), json.dumps({"part": part})):
+        broker.client.zadd(app.backend.get_key_for_group(group, ".j"), {text: 1})

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import redis
 
 from torch_tasks import keys
+from torch_tasks.model import metrics
+from torch_tasks.system.tally import tally
 
 _RUN_ID = re.compile(r"^(?:run_id|master_replid):(\w+)", re.MULTILINE)
 
@@ -56,6 +58,7 @@ class Reconciler:
         known = not always and self._client.hget(keys.RECONCILED, source.name) == identity
         if not known and source.put_back():
             self._client.hset(keys.RECONCILED, source.name, identity)
+            tally().count(metrics.RECONCILIATIONS)
 
 
 def greeting(note: Callable[[str], None]) -> Callable[[Any], None]:

@@ -25,12 +25,14 @@ from torch_tasks.errors import (
 )
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.user_panes import find, user_tmux
+from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.checkin import Busy, Checkin, Fire, PaneTarget, Receipt, SlotOutcome, derived_id, milliseconds
 from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.message import Message, MessageKind, When
 from torch_tasks.model.task import NOT_BEGUN, TaskRecord, TaskSpec
 from torch_tasks.settings import settings
+from torch_tasks.system.tally import tally
 
 _WORD = re.compile(r"\{(\w+)\}")
 _BUSY = frozenset({AgentState.WORKING, AgentState.WAITING, AgentState.COMPACTING})
@@ -99,6 +101,7 @@ class CheckinDelivery:
         else:
             fire = self._send_messages() if target.task is None else self._enqueue_task()
         self._fleet.checkins.note(fire)
+        tally().count(metrics.CHECKINS_DELIVERED, outcome=fire.outcome)
         if fire.outcome is SlotOutcome.REFUSED:
             self._write_to_sender(fire)
         return fire

@@ -58,6 +58,7 @@ def doctor(json_wanted: bool) -> None:
         "broker users": partial(_asked, "broker_users"),
         "memory": partial(_asked, "memory"),
         "ledger": _ledger,
+        "audit": _audit,
         "messages": partial(_asked, "messages"),
         "agents": partial(_asked, "agents"),
         "programs": _programs,
@@ -154,6 +155,13 @@ def _ledger() -> str:
     moment = datetime.fromtimestamp(found.reconciled, UTC) if found.reconciled else None
     reconciled = f"broker last reconciled {ago(moment)}" if moment else "broker not reconciled yet"
     return f"{ledger.path}, {found.open} open, {found.spooled} spooled{elsewhere}, {reconciled}"
+
+
+def _audit() -> str:
+    """Checked where nothing runs, too."""
+    if not settings().state.audit.exists():
+        return "nothing was noted on this machine yet"
+    return str(load(f"{_FLEET_CHECKS}:audit")())
 
 
 def _programs() -> str:

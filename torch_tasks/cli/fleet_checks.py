@@ -10,11 +10,13 @@ from torch_tasks.broker.memory import memory_of
 from torch_tasks.checkins.book import readiness
 from torch_tasks.client import Torch
 from torch_tasks.communication.messenger import outbox_of
-from torch_tasks.errors import BrokerUnreachable, LedgerOff, TorchError
+from torch_tasks.errors import AuditBroken, BrokerUnreachable, LedgerOff, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.broker_logins import known_logins
 from torch_tasks.machine.stack import Stack
 from torch_tasks.model.broker_address import OWN_PLACE
+from torch_tasks.operations.audit import verify
+from torch_tasks.operations.operation import Nothing
 from torch_tasks.orchestration.attention import NeedKind, needs
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.settings import settings
@@ -41,6 +43,19 @@ def broker_users() -> str:
         return "none: DragonflyDB takes each process that opens its socket for its owner; only you may enter its folder"
     can = "" if address.place == OWN_PLACE else "; 'torch-tasks broker make' gives each its own, see docs/broker.md"
     return f"none of Torch's: every process connects as {who}{can}"
+
+
+def audit() -> str:
+    """Whether this machine's audit is as it was written and signed."""
+    verdict = verify.carry_out(Nothing())
+    extent = f"{verdict.entries} entries in {verdict.files} files"
+    if not verdict.intact:
+        raise AuditBroken(
+            f"{verdict.fault}: {verdict.words}; the first bad entry of {extent} is {verdict.number} "
+            "('torch-tasks audit verify')"
+        )
+    compared = f"as entry {max(head.number for head in verdict.heads)} was signed" if verdict.heads else ""
+    return ", ".join(filter(None, (f"intact, {extent}", compared, *verdict.warnings)))
 
 
 def messages() -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from torch_tasks.caller import CallerKind
-from torch_tasks.cli.options import JSON
+from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import as_json, as_json_or_line, as_table, local
 from torch_tasks.cli.tables import Column, state
 from torch_tasks.machine.agent_folder import refuse_in_pane
+from torch_tasks.machine.fleet_keys import rotated_elsewhere
 from torch_tasks.machine.issued_keys import issue_into
 from torch_tasks.server.tokens import TokenRole
 from torch_tasks.settings import settings
@@ -121,10 +122,12 @@ def issue(name: str, role: str, days: int, folder: Path, json_wanted: bool) -> N
 
 @keys.command()
 @click.option("--root", "is_root", is_flag=True, help="The fleet's root, on the machine that has it.")
+@click.option("--timeout", type=Duration(), default=30.0, help="How long it waits for that machine (default: 30s).")
 @JSON
-def rotate(is_root: bool, json_wanted: bool) -> None:
+def rotate(is_root: bool, timeout: float, json_wanted: bool) -> None:
     """Replace this machine's own keys, or with --root the fleet's root. What was signed before stays valid.
 
+    Where the root is not, the machine with the root is asked, through the broker.
     A root that is followed by another one is trusted until the last certificate ends that it issued. To have a key
     that somebody stole count no more, revoke it.
     """
@@ -136,7 +139,7 @@ def rotate(is_root: bool, json_wanted: bool) -> None:
         ring.rotate_root()
         if not json_wanted:
             click.echo(f"the root {ring.fleet_keys.latest.name} follows {former}")
-    made = [one.certificate for one in ring.rotate()]
+    made = [one.certificate for one in (ring.rotate() if ring.may_issue else [rotated_elsewhere(ring, timeout)])]
     if json_wanted:
         as_json({"root": ring.fleet_keys.latest.name, "keys": [_facts(ring, one) for one in made]})
         return

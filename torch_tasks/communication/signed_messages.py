@@ -44,7 +44,7 @@ def _may_speak_for(signer: KeyCertificate, sender: str) -> bool:
         case CallerKind.NODE:
             return True
         case CallerKind.PERSON:
-            return sender in (OPERATOR, f"{BEARER}{signer.name}")
+            return sender in (signer.name, f"{BEARER}{signer.name}")
     return sender in (signer.name, f"{BEARER}{signer.name}") and sender != OPERATOR
 
 

@@ -40,9 +40,9 @@ def link(server: str | None = None, token: str | None = None) -> Link:
     if server is None and (desk := desk_of_this_pane()):
         return desk
     if address := server or server_chosen():
-        from torch_tasks.link.server import ServerLink
+        from torch_tasks.link.server import ServerLink, kept_link
 
-        return ServerLink(address, token)
+        return ServerLink(address, token) if server or token else kept_link(address)
 
     from torch_tasks.link.direct import DirectLink
 

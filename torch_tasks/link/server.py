@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -46,6 +47,8 @@ class ServerLink:
     def __init__(self, url: str, token: str | None = None) -> None:
         self.url = _checked(url)
         self._token = token
+        self._is_own = False
+        """Whether it was this machine's own server, which took its owner's token: it may be starting again."""
         self._client = httpx2.Client(
             timeout=httpx2.Timeout(_REPLY_SECONDS, connect=5.0),
             trust_env=not _is_of_this_machine(self.url),
@@ -69,12 +72,11 @@ class ServerLink:
         :class:`ServerUnreachable` if the server does not answer for ``TORCH_BROKER_CONNECT_SECONDS``.
         """
         body = json.dumps(fields).encode()
-        headers = {**self._authorization(), "Content-Type": "application/json"}
-        headers["Idempotency-Key"] = key or os.urandom(16).hex()
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key or os.urandom(16).hex()}
         away_since, pause = None, _FIRST_PAUSE
         while True:
             try:
-                return self._ask(f"{self.url}/api/v1/{operation}", body, headers)
+                return self._ask(f"{self.url}/api/v1/{operation}", body, {**self._authorization(), **headers})
             except ServerUnreachable as error:
                 problem: TorchError = error
             except ServerBusy as error:
@@ -115,13 +117,26 @@ class ServerLink:
         raise (ServerUnreachable if answer.status_code in _ON_THE_WAY else InternalFault)(words)
 
     def _authorization(self) -> dict[str, str]:
-        token = self._token or _token_in_file() or own_token_for(settings().state, self.url)
+        token = self._token or _token_in_file()
+        if not token and (token := own_token_for(settings().state, self.url)):
+            self._is_own = True
+        if not token and self._is_own:
+            raise ServerUnreachable(f"this machine's own server at {self.url} has ended; 'torch-tasks serve' starts it")
         if not token:
             raise NotAuthenticated(
                 f"there is no token for the server at {self.url}: TORCH_TOKEN_FILE names the file that holds it; where "
                 "the server runs, 'torch-tasks token create' makes one"
             )
         return {"Authorization": f"Bearer {token}"}
+
+
+@cache
+def kept_link(url: str) -> ServerLink:
+    """This process's link to the server that its settings name, kept over all its requests."""
+    return ServerLink(url)
+
+
+os.register_at_fork(after_in_child=kept_link.cache_clear)  # two processes must not speak on one connection
 
 
 def _token_in_file() -> str | None:

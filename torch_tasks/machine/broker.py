@@ -92,7 +92,7 @@ def stop_broker(settings: Settings, grace: float) -> bool:
 
 
 def administrators_address(settings: Settings) -> BrokerAddress:
-    """This machine's own broker, for who makes its users: whoever may read the state folder."""
+    """This machine's own broker, with the login that may make its users; the state folder holds it."""
     known = LocalBroker.read(settings.state.broker)
     if known is None:
         raise NothingRuns(settings.state_dir)

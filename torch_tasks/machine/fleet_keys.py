@@ -13,7 +13,7 @@ from contextlib import suppress
 from torch_tasks import keys
 from torch_tasks.caller import CallerKind
 from torch_tasks.errors import BadSignature, BrokerAway, KeysUnusable, OtherFleet, SignatureRefused
-from torch_tasks.fleet import Fleet
+from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.signing.ed25519 import new_key, public_key_of
 from torch_tasks.signing.fleet_keys import FleetKeys
 from torch_tasks.signing.keyring import FLEET_FILE, Identity, Keyring, keyring
@@ -23,6 +23,7 @@ from torch_tasks.system.files import exclusive, write_private
 log = logging.getLogger(__name__)
 
 _REQUEST_SECONDS = 600.0
+_ASK_SECONDS = 0.2
 _TRUSTED_SECONDS = 60.0
 """For how long a process goes by it that the broker is its fleet's."""
 _checked: dict[str, float] = {}
@@ -90,12 +91,40 @@ class CertificateDesk:
             return
         with suppress(KeysUnusable, SignatureRefused):  # named where the key is used; nobody renews it any more
             own = self._ring.identity(CallerKind.NODE)
-            is_own = (own.certificate.kind, own.certificate.name) == (CallerKind.NODE, self._ring.node)
-            if is_own and (self._pending.exists() or self._ring.needs_renewal(own.certificate)):
+            if self._is_mine(own) and (self._pending.exists() or self._ring.needs_renewal(own.certificate)):
                 self._go_on(own)
+
+    def rotate_own(self, seconds: float) -> Identity:
+        """Have this machine's key replaced by the machine with the root.
+
+        :class:`KeysUnusable` if that does not answer in time, or this folder has no key of a machine.
+        """
+        own = self._ring.identity(CallerKind.NODE)
+        if not self._is_mine(own):
+            who = own.certificate
+            raise KeysUnusable(
+                f"the keys in {self._ring.folder} were issued to {who.owner}; new ones are made by 'torch-tasks keys "
+                f"issue --name {who.name} --role {who.role} --out FOLDER' on {self._ring.root_place}"
+            )
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._go_on(own)
+            new = self._ring.identity(CallerKind.NODE)
+            if new.certificate.serial != own.certificate.serial:
+                return new
+            time.sleep(_ASK_SECONDS)
+        raise KeysUnusable(
+            f"this machine's key is the one that it was: nobody renewed it within {seconds:g} s. Run 'torch-tasks up' "
+            f"on {self._ring.root_place}: its node worker answers. Then try again, or leave it to the node worker here"
+        )
+
+    def _is_mine(self, own: Identity) -> bool:
+        return (own.certificate.kind, own.certificate.name) == (CallerKind.NODE, self._ring.node)
 
     def _go_on(self, own: Identity) -> None:
         with exclusive(self._ring.folder / "renewal.lock"):
+            if self._ring.identity(CallerKind.NODE).certificate.serial != own.certificate.serial:
+                return  # another process was quicker
             if not self._pending.exists():
                 write_private(self._pending, new_key())
             private = self._pending.read_text()
@@ -121,3 +150,8 @@ class CertificateDesk:
                 log.info("renewed the certificate of %s", asker.owner)
             except (SignatureRefused, ValueError) as error:
                 log.error("a request for a certificate is refused: %s", error)
+
+
+def rotated_elsewhere(ring: Keyring, seconds: float) -> Identity:
+    """This machine's new key, certified by the machine with the root."""
+    return CertificateDesk(fleet(), ring).rotate_own(seconds)

@@ -95,6 +95,8 @@ class JoinAnswer(Model):
     refused: str = ""
     certificate: str = ""
     fleet_keys: str = ""
+    root_place: Annotated[str, Field(max_length=64)] = ""
+    """The machine with the fleet's root."""
     broker_url: str = ""
 
 
@@ -155,6 +157,7 @@ class InvitationDesk:
         answer = JoinAnswer(
             certificate=self._ring.issue(CallerKind.NODE, request.node, request.key),
             fleet_keys=self._ring.fleet_text,
+            root_place=self._ring.node,
             broker_url=self._fleet.settings.broker().url.get_secret_value(),
         )
         log.info("node %s has joined the fleet", request.node)
@@ -300,7 +303,7 @@ def _settle_in(token: JoinToken, answer: JoinAnswer, settings: Settings, private
     if FleetKeys.read(answer.fleet_keys).roots[0].key != token.root:
         raise JoinRefused("the answer is of another fleet than the token")
     folder = settings.keys_folder
-    ring = Keyring.of_fleet(folder, answer.fleet_keys, settings.node)
+    ring = Keyring.of_fleet(folder, answer.fleet_keys, settings.node, root_place=answer.root_place)
     identity = ring.keep(private, answer.certificate)
     make_folder(settings.state.path)
     joined = {"node": settings.node, "broker_url": answer.broker_url}

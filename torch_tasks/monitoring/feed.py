@@ -46,7 +46,7 @@ class Feed:
 
     @property
     def is_over(self) -> bool:
-        """Nobody has asked for long; however much happens."""
+        """Whether no caller has asked for long, however much happens."""
         return time.monotonic() - self._asked_at > UNWATCHED_SECONDS
 
     @property

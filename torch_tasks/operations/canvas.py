@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any, Self
@@ -129,9 +130,8 @@ def result(asked: AwaitResult) -> str:
     """What Celery keeps of a task's result, as its JSON; the state PENDING if it keeps nothing."""
     deadline = time.monotonic() + asked.seconds
     while True:
-        kept = app.backend.get(app.backend.get_key_for_task(asked.task_id))
-        text = kept.decode() if isinstance(kept, bytes) else kept or '{"status": "PENDING", "result": null}'
-        if time.monotonic() >= deadline or app.backend.decode(text)["status"] in app.backend.READY_STATES:
+        text = app.backend.meta_text(asked.task_id) or '{"status": "PENDING", "result": null}'
+        if time.monotonic() >= deadline or json.loads(text)["status"] in app.backend.READY_STATES:
             return text
         time.sleep(_LOOK_SECONDS)
 

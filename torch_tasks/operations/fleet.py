@@ -98,7 +98,10 @@ class AwaitEvents(Request):
     also=lambda asked: Right.READ if asked.with_messages else None,
     about=lambda asked: Subject(party=EVERYBODY if asked.with_messages else None),
     needs_broker=False,
-    news=News(concerns=lambda asked: asked.wants, came=lambda _, page: bool(page.events or page.missed)),
+    news=News(
+        concerns=lambda asked: asked.wants,
+        came=lambda asked, page: asked.after is None or bool(page.events or page.missed),
+    ),
 )
 def events(asked: AwaitEvents) -> EventPage:
     """Wait for the next events about messages, tasks and agents; reading them takes nothing from their receivers."""

@@ -70,13 +70,22 @@ def note_event(
     why: str = "",
     outcome: AuditOutcome = AuditOutcome.DONE,
     durable: bool = False,
+    must: bool = False,
 ) -> None:
-    """Note what happened outside of operations: by this machine's node, if nobody else is named."""
+    """Note what happened outside of operations: by this machine's node, if nobody else is named.
+
+    :class:`AuditNotWritten` if that cannot be, and it ``must``; else the log of the process says so.
+    """
     if settings().audit == "off":
         return
     who = who or Asker(kind=CallerKind.NODE, name=settings().node)
     behalf_key = behalf.key if behalf and behalf.key != who.key else None
-    _write(_record(what, who, on=on, why=why, outcome=outcome, behalf=behalf_key), durable=durable, must=False)
+    _write(_record(what, who, on=on, why=why, outcome=outcome, behalf=behalf_key), durable=durable, must=must)
+
+
+def note_key_change(what: str, on: str, *, by_itself: bool, must: bool) -> None:
+    """Note, on the disk for good, what became of a key: this machine did it ``by_itself``, or the present caller."""
+    note_event(what, on, who=None if by_itself else Asker.now(), durable=True, must=must)
 
 
 def note_refusal(what: str, who: Asker, why: str) -> None:

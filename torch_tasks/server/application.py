@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from torch_tasks.errors import RequestNotTaken, UnknownOperation
+from torch_tasks.errors import RequestNotTaken, TorchError, UnknownOperation
 from torch_tasks.mcp.http import HttpDoor
 from torch_tasks.operations.performing import perform_here
 from torch_tasks.server import openapi
@@ -20,6 +21,7 @@ from torch_tasks.server.calls import Calls, listed
 from torch_tasks.server.entrance import Entrance
 from torch_tasks.server.events import EventHub, events
 from torch_tasks.server.flower import FlowerDoor
+from torch_tasks.server.measures import fleet_measures
 from torch_tasks.server.people.login import LoginDoors
 from torch_tasks.server.people.provider import OpenIdProvider
 from torch_tasks.server.people.sessions import Sessions
@@ -32,13 +34,14 @@ API = "/api/v1"
 
 
 def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Starlette:
-    """The whole of it: the API, the events, MCP, Flower, logging in, health."""
+    """The whole of it: the API, the events, MCP, Flower, logging in, health, metrics."""
     tokens, sessions = AccessTokens(settings.state), Sessions(settings)
     doors = LoginDoors(settings, tokens, sessions, OpenIdProvider.of(settings))
     flower = FlowerDoor(settings)
     calls = Calls(hub, settings.server_request_bytes, settings.server_slow_seconds)
     readiness = ServerReadiness(lambda: hub.trouble)
     mcp = HttpDoor(perform_here, settings.server_request_bytes)
+    measured = fleet_measures()
     described: dict[str, object] = {}
 
     async def list_operations(_: Request) -> Response:
@@ -53,6 +56,13 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
         reasons = await calls.in_thread(readiness.lacks)
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
+    async def measures(_: Request) -> Response:
+        try:
+            text = await calls.in_thread(measured)
+        except TorchError as error:
+            return problem(error)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with mcp.running(), flower.running():
@@ -63,6 +73,7 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
     routes: list[BaseRoute] = [
         Route("/healthz", _healthy),
         Route("/readyz", ready),
+        Route("/metrics", measures),
         Route("/api/openapi.json", describe),
         Route(API, list_operations),
         Route(f"{API}/events", events),

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from torch_tasks.caller import Caller, acting_as
 from torch_tasks.errors import InternalFault, NotAuthenticated, RequestNotTaken, ServerBusy, TorchError
+from torch_tasks.server.measures import count_request
 from torch_tasks.server.people.login import OPEN as LOGIN
 from torch_tasks.server.people.sessions import Sessions
 from torch_tasks.server.problems import problem
@@ -154,11 +155,13 @@ class _Visit:
 
     def note(self) -> None:
         """Log the request: without its query, which may hold what only its sender should read."""
-        scope, took = self._scope, (time.monotonic() - self._begun) * 1000
+        scope, seconds = self._scope, time.monotonic() - self._begun
+        took = seconds * 1000
         who = self.caller.name if self.caller and self.caller.role != _NOBODY else "-"
         level = logging.DEBUG if scope["path"] in OPEN and self.status < 400 else logging.INFO
         line = one_line(f"{scope['method']} {scope['path']}", 200)
         log.log(level, "%s %s %s %d in %.0f ms", self.id, who, line, self.status, took)
+        count_request(scope["path"], self.status, seconds)
 
 
 def _is_arrival(scope: Scope, headers: Headers) -> bool:

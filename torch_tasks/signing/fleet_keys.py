@@ -73,6 +73,12 @@ class FleetKeys(Model):
     def with_revoked(self, names: Iterable[str]) -> Self:
         return self._changed(revoked=tuple(sorted({*self.revoked, *names})))
 
+    def news_since(self, before: Self) -> str:
+        """What this says that an earlier one did not, in words."""
+        roots = [f"root {root.name} follows" for root in self.roots[len(before.roots) :]]
+        revoked = sorted(set(self.revoked).difference(before.revoked))
+        return "; ".join([*roots, *([f"revoked: {', '.join(revoked)}"] if revoked else [])])
+
     def _changed(self, **fields: object) -> Self:
         return self.model_copy(update={**fields, "number": self.number + 1})
 

@@ -46,6 +46,9 @@ class KeyCertificate(Model):
     def owner(self) -> str:
         return f"{self.kind} {self.name}"
 
+    def __str__(self) -> str:
+        return f"{self.owner}{f', {self.role}' if self.role else ''}, serial {self.serial}"
+
     def signed_by(self, root: str) -> str:
         """The certificate as text, signed with the root's private key."""
         if fingerprint(public_key_of(root)) != self.issuer:

@@ -22,6 +22,7 @@ from torch_tasks.settings import Settings, settings
 from torch_tasks.signing.ed25519 import fingerprint, new_key, public_key_of
 from torch_tasks.signing.fleet_keys import FleetKeys
 from torch_tasks.signing.key_certificate import KeyCertificate
+from torch_tasks.started_by_name import NOTE_KEY_CHANGE, load
 from torch_tasks.system.files import exclusive, make_folder, write_private
 
 LIFETIME_SECONDS = 30 * 86_400
@@ -58,6 +59,7 @@ class Keyring:
         self._fleet_file = folder / FLEET_FILE
         self._root_file = folder / "root.key"
         self._issued_file = folder / "issued"
+        self._root_place_file = folder / "root-place"
         self._lock = folder / "lock"
         self._identities: dict[Path, tuple[int, Identity]] = {}
         """Those that were read, each with the time when its file was written."""
@@ -67,10 +69,11 @@ class Keyring:
         self._read_fleet_keys()
 
     @classmethod
-    def of_fleet(cls, folder: Path, fleet_text: str, node: str) -> Self:
-        """A new folder of keys of a fleet whose root is elsewhere."""
+    def of_fleet(cls, folder: Path, fleet_text: str, node: str, *, root_place: str) -> Self:
+        """A new folder of keys of a fleet whose root is on the machine ``root_place``."""
         FleetKeys.read(fleet_text)
         make_folder(folder)
+        write_private(folder / "root-place", root_place)
         write_private(folder / FLEET_FILE, fleet_text)
         return cls(folder, node)
 
@@ -110,9 +113,11 @@ class Keyring:
         with exclusive(self._lock):
             self._read_fleet_keys()
             self._fleet_keys.require_same_fleet(theirs, where)
-            if not self._fleet_keys.is_older_than(theirs):
+            before = self._fleet_keys
+            if not before.is_older_than(theirs):
                 return text == self._fleet_text
             self._write_fleet_keys(text)
+            _note("keys.heard", theirs.news_since(before), by_itself=True)
         return True
 
     def revoke(self, name: str) -> list[KeyCertificate]:
@@ -121,7 +126,7 @@ class Keyring:
         Returns their certificates; :class:`KeyNotFound` if there are none.
         """
         with exclusive(self._lock):
-            root, known = self._root_key(), self.fleet_keys
+            root, known = self._root_key(f"revoke {name}"), self.fleet_keys
             count = {one.serial: one for one in self.issued() if not self.is_revoked(one)}
             if name == known.latest.name:
                 raise KeyNotFound(f"{name} is the fleet's latest root: 'torch-tasks keys rotate --root' first")
@@ -137,18 +142,20 @@ class Keyring:
                     f"no certificate that counts has the serial or the name {name!r}; 'torch-tasks keys list' has all"
                 )
             self._write_fleet_keys(changed.signed_by(root))
+            _note("keys.revoked", ", ".join(map(str, revoked)) or f"root {name}")
         return revoked
 
     def rotate_root(self) -> None:
         """Found a root that follows the latest one; both are trusted until that one's last certificate ends."""
         with exclusive(self._lock):
-            former, root = self._root_key(), new_key()
+            former, root = self._root_key("rotate --root"), new_key()
             name = fingerprint(public_key_of(former))
             ends = [one.valid_until for one in self.issued() if one.issuer == name]
             changed = self.fleet_keys.with_root(former, public_key_of(root), max(ends, default=int(time.time())))
             write_private(self._root_file, f"{root}\n{former}\n")  # a process that is killed here leaves either of use
             self._write_fleet_keys(changed.signed_by(root))
             write_private(self._root_file, f"{root}\n")
+            _note("keys.root_followed", f"root {name} by {self._fleet_keys.latest.name}")
 
     def _found(self) -> None:
         if own_desk():
@@ -160,16 +167,25 @@ class Keyring:
             root = new_key()
             write_private(self._root_file, f"{root}\n")
             self._write_fleet_keys(FleetKeys.founded(public_key_of(root)).signed_by(root))
+            _note("keys.founded", f"fleet {self.fleet} in {self.folder}")
 
-    def _root_key(self) -> str:
-        """The private key of the latest root; :class:`KeysUnusable` if this folder does not have it."""
+    def _root_key(self, command: str) -> str:
+        """The private key of the latest root; :class:`KeysUnusable` says where the command is run that needs it."""
         with suppress(OSError):
             for private in self._root_file.read_text().split():
                 if public_key_of(private) == self._fleet_keys.latest.key:
                     return private
         raise KeysUnusable(
-            f"{self.folder} does not have the private key of the fleet's root; ask on the machine that has it"
+            f"{self.folder} does not have the private key of the fleet's root; run 'torch-tasks keys {command}' on "
+            f"{self.root_place}"
         )
+
+    @property
+    def root_place(self) -> str:
+        """Where the fleet's root is, as far as this machine was told."""
+        with suppress(OSError):
+            return f"the machine that has it, {self._root_place_file.read_text()} when this one joined"
+        return "the machine that has it"
 
     def _write_fleet_keys(self, text: str) -> None:
         write_private(self._fleet_file, text)
@@ -233,17 +249,21 @@ class Keyring:
     def rotate(self) -> list[Identity]:
         """Replace the folder's own keys, where its root is; what the former ones signed stays valid."""
         with exclusive(self._lock):
-            self._root_key()
+            self._root_key("rotate")
             mine = [one.certificate for one in self.identities()]
             return [self._renewed(one.kind, one.name, one.role) for one in mine]
 
-    def keep(self, private: str, certificate_text: str) -> Identity:
-        """Add an identity to the folder; it takes the place of one with the same name."""
+    def keep(self, private: str, certificate_text: str, *, by_itself: bool = False) -> Identity:
+        """Add an identity to the folder; it takes the place of one with the same name.
+
+        The audit notes who did it: this machine ``by_itself``, or whoever asks.
+        """
         certificate = KeyCertificate.read(certificate_text, self.fleet_keys)
         if public_key_of(private) != certificate.key:
             raise BadSignature(f"the certificate of {certificate.owner} is one for another key")
         text = json.dumps({"key": private, "certificate": certificate_text})
         write_private(self._file_of(certificate.kind, certificate.name), text)
+        _note("keys.kept", f"{certificate} in {self.folder}", by_itself=by_itself)
         return Identity(certificate, certificate_text, private)
 
     def issue(
@@ -257,7 +277,7 @@ class Keyring:
     ) -> str:
         """A certificate of the fleet for this public key; :class:`KeysUnusable` if this folder has no root."""
         with exclusive(self._lock):
-            return self._issue(kind, name, public, role, lasts_seconds)
+            return self._issue(kind, name, public, role, lasts_seconds, for_others=True)
 
     def issued(self) -> list[KeyCertificate]:
         """The certificates that this folder's root issued, without those that ended long ago."""
@@ -269,10 +289,19 @@ class Keyring:
             raise KeysUnusable(f"the list of certificates in {self._issued_file} cannot be read: {error}") from None
         return [KeyCertificate.read(text, self.fleet_keys) for text in texts]
 
-    def _issue(self, kind: CallerKind, name: str, public: str, role: str | None, lasts_seconds: float) -> str:
-        root, now = self._root_key(), int(time.time())
+    def _issue(
+        self,
+        kind: CallerKind,
+        name: str,
+        public: str,
+        role: str | None,
+        lasts_seconds: float,
+        *,
+        for_others: bool = False,
+    ) -> str:
+        root, now = self._root_key("issue"), int(time.time())
         latest = self._fleet_keys.latest
-        text = KeyCertificate(
+        certificate = KeyCertificate(
             fleet=self.fleet,
             issuer=latest.name,
             serial=secrets.token_hex(8),
@@ -283,7 +312,10 @@ class Keyring:
             valid_from=now,
             valid_until=now + int(lasts_seconds),
             root=latest if latest.after else None,
-        ).signed_by(root)
+        )
+        if for_others:
+            _note("keys.issued", f"{certificate} until {certificate.ends_at:%Y-%m-%d %H:%M} UTC", must=True)
+        text = certificate.signed_by(root)
         self._note_issued(text)
         return text
 
@@ -301,11 +333,12 @@ class Keyring:
             found = self._known_identity(kind, name)
             if found and not self.needs_renewal(found.certificate):
                 return found  # another process was quicker
-            return self._renewed(kind, name, found.certificate.role if found else None)
+            return self._renewed(kind, name, found.certificate.role if found else None, by_itself=True)
 
-    def _renewed(self, kind: CallerKind, name: str, role: str | None) -> Identity:
+    def _renewed(self, kind: CallerKind, name: str, role: str | None, *, by_itself: bool = False) -> Identity:
         private = new_key()
-        return self.keep(private, self._issue(kind, name, public_key_of(private), role, LIFETIME_SECONDS))
+        certificate = self._issue(kind, name, public_key_of(private), role, LIFETIME_SECONDS)
+        return self.keep(private, certificate, by_itself=by_itself)
 
     def _known_identity(self, kind: CallerKind, name: str) -> Identity | None:
         """The identity in the folder, read again only when its file was written anew."""
@@ -361,3 +394,7 @@ def keyring(of: Settings | None = None) -> Keyring:
 @lru_cache(maxsize=8)
 def _keyring(folder: Path, node: str) -> Keyring:
     return Keyring(folder, node)
+
+
+def _note(what: str, on: str, *, by_itself: bool = False, must: bool = False) -> None:
+    load(NOTE_KEY_CHANGE)(what, on, by_itself=by_itself, must=must)

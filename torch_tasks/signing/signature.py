@@ -33,6 +33,8 @@ class Purpose(StrEnum):
     """How a task ended, and the evidence."""
     SPEC = "spec"
     """What a task asks for, as Torch itself changed it."""
+    RESULT = "result"
+    """What Celery keeps of a task's result, of a group, or of a chord."""
     HOLD = "hold"
     CHECKIN = "checkin"
     ANSWER = "answer"

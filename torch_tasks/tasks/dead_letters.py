@@ -17,9 +17,9 @@ from torch_tasks.transport.deliveries import queue_of
 from torch_tasks.transport.envelope import delivered, losses
 
 
-def note_refused(queue: str, why: str) -> None:
-    """Have it known that a message was refused for its signature; nobody can say who wrote it."""
-    note_denial("message.deliver", Asker(kind=CallerKind.PROGRAM, name="unknown"), f"a message in {queue}: {why}")
+def note_refused(place: str, why: str) -> None:
+    """Have it known that a message or a result was refused for its signature; nobody can say who wrote it."""
+    note_denial("message.deliver", Asker(kind=CallerKind.PROGRAM, name="unknown"), f"what lay in {place}: {why}")
 
 
 class DeadLetters:

@@ -45,7 +45,7 @@ from torch_tasks.settings import settings
 from torch_tasks.store.task_fields import followers
 from torch_tasks.store.task_outcomes import Take
 from torch_tasks.system.loops import backoff
-from torch_tasks.tasks import dispatch, set_aside
+from torch_tasks.tasks import dispatch, set_aside, task_counts
 from torch_tasks.tasks.dispatch import Act, Arrival, Decision, Ending, EndOfTry, Reach
 from torch_tasks.tasks.recorded_asker import asker_in
 from torch_tasks.transport.deliveries import list_of_tag, queue_of
@@ -224,6 +224,7 @@ class Execution:
             case Act.RETRY:
                 assert self._result.error
                 self._move(decision, self._record.tries_before)
+                task_counts.retried(self._result.error, self._host.info)
                 message.retry(decision.queue, pause_before_retry(decision.tries), self._result.error)
             case Act.SEND_TO_OWNER:
                 log.info("task %s belongs to another agent: sent to %s", self._asked.id, decision.queue)
@@ -287,6 +288,7 @@ class Execution:
         task_id, info = self._asked.id, self._host.info
         if self._message.is_redelivered:
             self._records.count_redelivery(task_id)
+            task_counts.redelivered(info)
         whole = None
         if self._earlier and self._record.state not in HELD:
             whole = with_earlier(self._record.spec, self._earlier)
@@ -295,6 +297,7 @@ class Execution:
             log.warning("task %s taken over from %s, which is dead", task_id, owner)
         self._record = self._records.get(task_id)
         if outcome in (Take.TAKEN, Take.TAKEN_OVER):
+            task_counts.taken(self._record, info, is_taken_over=outcome is Take.TAKEN_OVER)
             self._note("task.taken", f"from {owner}, which is dead" if outcome is Take.TAKEN_OVER else "")
         return Reach(outcome=outcome, owner=owner, record=self._record, agent=info)
 
@@ -335,6 +338,7 @@ class Execution:
     def _finished(self, result: TaskResult, *, by: AgentInfo | None) -> dict[str, Any]:
         account = self._records.finish(result, by=by)
         self._host.settle(self._asked.id, account)
+        task_counts.ended(self._record, result, self._host.info)
         why = result.error.message if result.error else ""
         self._note(f"task.{result.status}", why, AuditOutcome.DONE if result.succeeded else AuditOutcome.FAILED)
         with contextlib.suppress(TorchError):  # housekeeping does it, too

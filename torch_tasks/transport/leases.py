@@ -22,8 +22,10 @@ from torch_tasks.broker.connection import BrokerClient
 from torch_tasks.broker.reconciler import greeting
 from torch_tasks.broker.refused import refused_name
 from torch_tasks.errors import BrokerAway, WrongType
+from torch_tasks.model import metrics
 from torch_tasks.model.broker_address import BrokerAddress
 from torch_tasks.system.loops import RETRY_SECONDS, Loop
+from torch_tasks.system.tally import tally
 from torch_tasks.transport.callbacks import Callbacks, LeaseListeners
 from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.transport.deliveries import Deliveries, GateClosed, list_of_tag, queue_of
@@ -296,9 +298,12 @@ class LeaseKeeper:
         tags = list(self.held())
         lost = self._deliveries.renew(tags, self.terms.lease_ms, self._opening)
         self._check_same_broker()
+        if tags:
+            tally().count(metrics.LEASE_RENEWALS, len(tags))
         for tag in lost:
             if message := self._holdings.lose(tag):
                 log.warning("delivery %s is lost: its lease ended before it was renewed", tag)
+                tally().count(metrics.LEASES_LOST)
                 self._callbacks.run(self._listeners.on_lost, tag, message)
 
     def _sweep_and_plan(self) -> None:

@@ -25,7 +25,7 @@ from torch_tasks.model.task import NOT_BEGUN, TaskResult
 from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.store.tasks import demanded
 from torch_tasks.system.loops import Loop
-from torch_tasks.tasks import recovery
+from torch_tasks.tasks import recovery, task_counts
 from torch_tasks.tasks.dead_letters import DeadLetters, note_refused
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.host import Host
@@ -38,6 +38,7 @@ def host_agent(spec: AgentSpec) -> HoldsWatcher:
     require_own_fleet(fleet())
     host = Host(spec, fleet(), app.leases.intake)
     host.open()
+    task_counts.begin(host.info)
     app.host = host
     app.steps["worker"].add(HostStep)
     app.steps["consumer"].add(ServeStep)

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import now
@@ -23,6 +24,7 @@ from torch_tasks.store.task_outcomes import Ownership
 from torch_tasks.system.files import open_plain
 from torch_tasks.system.lineage import Lineage
 from torch_tasks.system.loops import in_background
+from torch_tasks.system.tally import tally
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.task_trees import changes_of
 from torch_tasks.workers.host.presence import AgentPresence
@@ -257,6 +259,7 @@ class TaskCheck:
         self._command = command
         self._log = log
         self._lineage = lineage
+        self._begun = time.monotonic()
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [*lineage.words, *words],
@@ -284,6 +287,7 @@ class TaskCheck:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._lineage.end(_CHECK_GRACE)
+        tally().observe(metrics.TASK_CHECK_SECONDS, time.monotonic() - self._begun)
 
     def evidence(self) -> Evidence:
         output = self._log.read_bytes()[-_CHECK_OUTPUT_BYTES:].decode(errors="replace").strip()

@@ -22,6 +22,7 @@ from typing import Any
 from torch_tasks.caller import Caller, acting_as
 from torch_tasks.errors import DeskBusy, FrameRefused, InternalFault, NotAllowed, TorchError, Unreadable
 from torch_tasks.link.frames import HEAD, REPLY_BYTES, REQUEST_BYTES, frame, size_of
+from torch_tasks.model import metrics
 from torch_tasks.model.fields import Model
 from torch_tasks.model.reader import as_model, read_object
 from torch_tasks.operations.operation import Access, Operation, all_operations, operation_named, request_of
@@ -29,6 +30,7 @@ from torch_tasks.operations.performing import perform_here
 from torch_tasks.state_folder import DESK, require_short
 from torch_tasks.system.files import make_folder, usable
 from torch_tasks.system.loops import Loop, in_background
+from torch_tasks.system.tally import tally
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +136,7 @@ class Desk:
                 writer.write(answer)
                 await writer.drain()
         except (TimeoutError, ConnectionError):
-            self.refused[_NEVER_READ] += 1
+            self._note_refused(_NEVER_READ)
         finally:
             self.connected -= 1
             writer.transport.abort()
@@ -216,12 +218,17 @@ class Desk:
         if isinstance(outcome, TorchError):
             raise outcome
         self.served += 1
+        tally().count(metrics.DESK_REQUESTS, outcome="served")
         return outcome
 
     def _refusal(self, error: TorchError) -> bytes:
         name = type(error).__name__
-        self.refused[name] += 1
+        self._note_refused(name)
         return frame({"error": {"name": name, "text": str(error)}})
+
+    def _note_refused(self, name: str) -> None:
+        self.refused[name] += 1
+        tally().count(metrics.DESK_REQUESTS, outcome=name)
 
     # ── a thread of each request ─────────────────────────────────────────────────────────────────────────────────
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch_tasks.errors import AgentUnavailable, TorchError
 from torch_tasks.machine.agent_folder import agent_worker_name
 from torch_tasks.machine.certificates import Certificates
+from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.model.host import Detached
@@ -20,6 +21,7 @@ from torch_tasks.security.audit import note_event
 from torch_tasks.settings import Settings
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.system.processes import Processes
+from torch_tasks.system.tally import tally
 from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.task_trees import TaskTrees
@@ -95,6 +97,7 @@ class HostedAgent:
             self.presence.show(AgentState.EXITED)
             raise
         self.note_conversation()
+        tally().count(metrics.PROGRAMS_STARTED, role=self.presence.info.role, kind=self.kind.spec.kind)
         log.info("%s: started in pane %s", self.kind.agent_id, self.presence.journal.pane)
         note_event("agent.started", f"agent {self.kind.agent_id}", why=f"{self.kind.spec.kind} in {folder}")
 

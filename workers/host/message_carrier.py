@@ -19,12 +19,14 @@ from torch_tasks.communication.signed_messages import require_believed
 from torch_tasks.errors import BrokerAway, SignatureRefused, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import mail_in
+from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message, MessageKind, MessageState
 from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import InboxEntry, Inboxes
 from torch_tasks.system.loops import Loop
+from torch_tasks.system.tally import tally
 from torch_tasks.workers.folders import (
     AttemptFolder,
     MessageFolder,
@@ -36,6 +38,7 @@ from torch_tasks.workers.folders import (
 from torch_tasks.workers.host.cut_off import CutOffMessage
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.waiting_messages import (
+    CANNOT_TELL,
     AgentReadiness,
     DeliveryDecision,
     MessageQueue,
@@ -303,7 +306,16 @@ class MessageCarrier:
             log.warning("%s: message %s: %s", self._agent_id, folder.message.id, error)
         else:
             folder.note_reported()
+            self._count(folder.message, outcome)
             self._unreported.pop(folder.message.id, None)
+
+    def _count(self, message: Message, outcome: MessageOutcome) -> None:
+        role = self._agent.presence.info.role
+        tally().count(metrics.MESSAGES_SETTLED, role=role, state=outcome.state)
+        if outcome.state.arrived:
+            tally().observe(metrics.MESSAGE_SECONDS, outcome.at.timestamp() - message.timestamp, role=role)
+        elif outcome.note.startswith(CANNOT_TELL):
+            tally().count(metrics.UNKNOWN_DELIVERIES, role=role, what="message")
 
     # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -20,9 +20,10 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import TaskResult, TaskState
 from torch_tasks.redaction import redacted
 from torch_tasks.security.audit import note_event
-from torch_tasks.state_folder import HOST_LOCK, JOURNAL, TMUX
+from torch_tasks.state_folder import HOST_LOCK, JOURNAL, TALLY, TMUX
 from torch_tasks.system.files import usable
 from torch_tasks.system.loops import Loop
+from torch_tasks.system.tally import tally
 from torch_tasks.workers.folders import AgentJournal, AttemptFolder
 from torch_tasks.workers.host.desk import Desk
 
@@ -45,6 +46,7 @@ class AgentPresence:
         with usable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = hold_lock(self.folder / HOST_LOCK, self._taken)
+        tally().keep_in(self.folder / TALLY)
         kept = AgentJournal.read(self._journal_file)
         self.journal = kept or AgentJournal(agent_id=self._spec.id, kind=self._spec.kind)
         self.info = self._register(workdir)

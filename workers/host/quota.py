@@ -14,12 +14,14 @@ from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.errors import BrokerAway
 from torch_tasks.fleet import Fleet
+from torch_tasks.model import metrics
 from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.fields import now
 from torch_tasks.model.host import UsageLimited
-from torch_tasks.model.task import FailureKind, TaskResult
+from torch_tasks.model.task import FailureKind, TaskResult, Usage
 from torch_tasks.store.accounts import BudgetShare
 from torch_tasks.system.files import exclusive, write_private
+from torch_tasks.system.tally import tally
 from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.workers.programs.kind import AgentKind
 
@@ -106,6 +108,7 @@ class AccountQuota:
             seconds = max(answer.closed_seconds, _SHORTEST)
             until = self._rest(seconds)
             raise UsageLimited(f"{answer.why}; the next call is possible in {describe_duration(seconds)}", until)
+        self._show_call()
 
     def _rest(self, seconds: float) -> datetime:
         self._intake.pause_for(seconds)
@@ -126,11 +129,17 @@ class AccountQuota:
         """Count another call for a task or message that was begun before."""
         if self._spending:
             self._spending.count(calls=1)
+        self._show_call()
+
+    def _show_call(self) -> None:
+        if self._account:
+            tally().count(metrics.ACCOUNT_CALLS, account=self._account.name, role=self._kind.spec.role)
 
     def used_up(self, limited: UsageLimited) -> None:
         """The agent hit a limit: all agents that share the account pause until it ends."""
         if self._account is None or self._intake.seconds_left:
             return
+        tally().count(metrics.ACCOUNT_LIMITS, account=self._account.name)
         seconds = (limited.until - datetime.now(UTC)).total_seconds() if limited.until else None
         self._intake.pause_for(self._account.limited(seconds))
 
@@ -140,8 +149,17 @@ class AccountQuota:
             return
         if self._spending and result.usage:
             self._spending.count(tokens=result.usage.input_tokens + result.usage.output_tokens)
+            self._show_usage(self._account.name, result.usage)
         with contextlib.suppress(BrokerAway):
             if result.succeeded:
                 self._account.served()
             elif result.error and result.error.kind is FailureKind.OVERLOADED:
                 self._account.overloaded()
+
+    def _show_usage(self, account: str, usage: Usage) -> None:
+        used = {"input": usage.input_tokens, "cached": usage.cached_tokens, "output": usage.output_tokens}
+        role = self._kind.spec.role
+        for direction, tokens in used.items():
+            tally().count(metrics.TOKENS, tokens, account=account, role=role, direction=direction)
+        if usage.cost_usd:
+            tally().count(metrics.COST, usage.cost_usd, account=account, role=role)

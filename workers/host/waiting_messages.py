@@ -127,9 +127,10 @@ def decide_delivery(when: When, agent: AgentReadiness, *, is_emergency: bool, is
     return DeliveryDecision.DELIVER if agent.listens_while_working else DeliveryDecision.WAIT
 
 
+CANNOT_TELL = "cannot tell whether it arrived: "
 _CONCLUSIONS = {
     SubmissionPhase.ACCEPTED: (MessageState.ACKNOWLEDGED, ""),
-    SubmissionPhase.INDETERMINATE: (MessageState.DEAD, "cannot tell whether it arrived: "),
+    SubmissionPhase.INDETERMINATE: (MessageState.DEAD, CANNOT_TELL),
     SubmissionPhase.REFUSED: (MessageState.DEAD, "the agent's program did not take it: "),
 }
 

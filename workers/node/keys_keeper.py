@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch_tasks.caller import CallerKind
+from torch_tasks.caller import Caller, CallerKind, acting_as
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.fleet_keys import CertificateDesk, agree
 from torch_tasks.machine.joining import InvitationDesk
@@ -24,6 +24,10 @@ class KeysKeeper:
         self._invitations = InvitationDesk(fleet, self._ring)
 
     def _play_round(self) -> None:
+        with acting_as(Caller(other=CallerKind.NODE, own_name=self._ring.node)):
+            self._keep_keys()
+
+    def _keep_keys(self) -> None:
         agree(self._fleet, self._ring)
         if self._ring.may_issue:
             self._ring.identity(CallerKind.NODE)  # which replaces one that was revoked or ends soon

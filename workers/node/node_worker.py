@@ -23,6 +23,7 @@ from torch_tasks.orchestration.scaling import start_pool_agents
 from torch_tasks.security.audit import note_event
 from torch_tasks.state_folder import TMUX, require_short
 from torch_tasks.system.loops import Loop
+from torch_tasks.system.tally import NODE, keep_tally_of
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters, note_refused
 from torch_tasks.workers.git.discipline import GitDiscipline
@@ -30,6 +31,7 @@ from torch_tasks.workers.host.put_back import put_back_for_machine
 from torch_tasks.workers.node.audit_keeper import AuditKeeper
 from torch_tasks.workers.node.keys_keeper import KeysKeeper
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
+from torch_tasks.workers.node.metrics_keeper import MetricsKeeper
 from torch_tasks.workers.node.node_presence import NodePresence
 from torch_tasks.workers.node.notifier import Notifier
 
@@ -51,6 +53,7 @@ def host_node(declared: Sequence[AgentSpec]) -> None:
     for agent in declared:
         require_short(fleet().settings.state.agent(agent.id) / TMUX)
     require_own_fleet(fleet())
+    keep_tally_of(NODE, fleet().settings.state)
     leave_pane()  # a node worker that is started from an agent's pane is not that agent
     agents = LocalAgents(Roster(fleet().settings.state.roster, declared), fleet())
     presence = NodePresence(fleet(), agents.reports)
@@ -81,6 +84,8 @@ class NodeStep(bootsteps.StartStopStep):
         self._loops.append(KeysKeeper(fleet()).loop)
         if command := fleet().settings.notify_command:
             self._loops.append(Notifier(command, fleet()).loop)
+        if fleet().settings.metrics:
+            self._loops.append(MetricsKeeper(self.agents.reports, fleet()).loop)
 
     def start(self, worker: Any) -> None:
         note_event("node.started", f"node {fleet().settings.node}", durable=True)

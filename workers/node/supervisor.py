@@ -16,6 +16,7 @@ from pydantic import Field
 from torch_tasks.errors import BrokerUnreachable, IllegalTransition, StateFolderUnusable, Unreadable
 from torch_tasks.machine import commands
 from torch_tasks.machine.agent_folder import agent_worker_name, is_hosted, retire_order_in
+from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
 from torch_tasks.model.fields import Model
 from torch_tasks.model.node import KEPT_TRANSITIONS, KeptAgent, KeptState
@@ -25,6 +26,7 @@ from torch_tasks.state_folder import CRASHES, JOURNAL
 from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.system.loops import EXPECTED, backoff
 from torch_tasks.system.processes import Processes, Running, kill_each
+from torch_tasks.system.tally import tally
 from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.host.presence import LivenessFile
 
@@ -170,6 +172,7 @@ class WorkerSupervisor(threading.Thread):
         """
         settings = self._settings
         crashes = self._count(lived)
+        tally().count(metrics.WORKERS_CRASHED, role=self.agent.role, kind=self.agent.kind)
         last_words = worker.last_words()
         self._callbacks.worker_ended(self.agent.id, last_words)
         if retire_order_in(self._folder):

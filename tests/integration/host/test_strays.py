@@ -20,17 +20,19 @@ from waiting import until
 from torch_tasks import Torch
 from torch_tasks.model.agent import AgentInfo, AgentSpec
 from torch_tasks.model.fields import now
+from torch_tasks.model.sandbox import SandboxMode
 from torch_tasks.settings import Settings
 from torch_tasks.workers.host.terminal import Bell, Terminal
 from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.shell import Shell
 
-STARTS = 200
+STARTS = 60
 #: What a program starts: a daemon, a daemon of a daemon, and a server on pipes with a clean environment, as of MCP.
 CHILDREN = """
 setsid sleep {seconds} </dev/null >/dev/null 2>&1 &
 (setsid sh -c 'setsid sleep {seconds} & exit' </dev/null >/dev/null 2>&1 &)
-mkfifo "$0.$$" && env -i setsid /bin/sh -c 'trap "" HUP; exec sleep {seconds}' <>"$0.$$" >/dev/null 2>&1 &
+pipe=$(mktemp -u "$0.XXXXXX") && mkfifo "$pipe" && \
+env -i setsid /bin/sh -c 'trap "" HUP; exec sleep {seconds}' <>"$pipe" >/dev/null 2>&1 &
 """
 
 
@@ -46,13 +48,13 @@ class Hider(Shell):
 class Life:
     """One agent's terminals, one after the other."""
 
-    def __init__(self, folder: Path, agent_id: str = "developer-1") -> None:
+    def __init__(self, folder: Path, sandbox: SandboxMode, agent_id: str = "developer-1") -> None:
         self.seconds = random.randrange(10**6, 10**8)  # recognised by its number
         self.cli = FakeCli(folder / "fake")
         program = folder / "program"
         program.write_text(f"#!/bin/sh\n{CHILDREN.format(seconds=self.seconds)}\nexec {shlex.join(self.cli.argv)}\n")
         program.chmod(0o755)
-        self.settings = Settings(state_dir=folder / "state", broker_url=None)
+        self.settings = Settings(state_dir=folder / "state", broker_url=None, sandbox=sandbox)
         agent = self.settings.state.agent(agent_id)
         agent.mkdir(parents=True)
         spec = AgentSpec(id=agent_id, role="developer")
@@ -115,10 +117,17 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(params=["auto", "never"])
+def sandbox(request: pytest.FixtureRequest) -> SandboxMode:
+    """With a box around the program, where this machine can, and without."""
+    mode: SandboxMode = request.param
+    return mode
+
+
 @pytest.fixture
-def life(folder: Path) -> Iterator[Life]:
+def life(folder: Path, sandbox: SandboxMode) -> Iterator[Life]:
     (folder / "mine").mkdir()
-    life = Life(folder / "mine")
+    life = Life(folder / "mine", sandbox)
     yield life
     life.terminal.end()
     life.bell.close()
@@ -126,9 +135,9 @@ def life(folder: Path) -> Iterator[Life]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_after_many_starts_and_kills_nothing_is_left(life: Life, folder: Path) -> None:
+def test_after_many_starts_and_kills_nothing_is_left(life: Life, folder: Path, sandbox: SandboxMode) -> None:
     (folder / "other").mkdir()
-    other = Life(folder / "other")
+    other = Life(folder / "other", sandbox)
     other.start()
     users = subprocess.Popen(["sleep", "600"], env={**os.environ, "TORCH_AGENT_ID": "developer-1"})
     others = other.processes()

@@ -15,15 +15,17 @@ from waiting import until
 
 from torch_tasks import keys
 from torch_tasks.caller import CallerKind
-from torch_tasks.errors import JoinRefused, KeyRevoked, OtherFleet, TorchError, WrongUsage
+from torch_tasks.errors import JoinRefused, KeyRevoked, KeysUnusable, OtherFleet, TorchError, WrongUsage
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine import fleet_keys, joining
 from torch_tasks.machine.fleet_keys import CertificateDesk, agree, require_own_fleet
+from torch_tasks.machine.issued_keys import issue_into
 from torch_tasks.machine.joining import InvitationDesk, JoinToken, join
 from torch_tasks.settings import Settings
 from torch_tasks.signing.ed25519 import new_key, public_key_of
 from torch_tasks.signing.keyring import RENEWED_AT, Identity, Keyring
 from torch_tasks.signing.signature import Purpose, sign, verify
+from torch_tasks.system.loops import Loop
 
 SECONDS = 20.0
 
@@ -290,6 +292,36 @@ def test_a_new_root_reaches_all_and_renews_their_keys(first: Member, second: Mem
     assert second.ring.fleet_text == first.ring.fleet_text
     assert second.ring.identity(CallerKind.NODE).certificate.issuer == first.ring.fleet_keys.latest.name
     assert second.serial != before
+
+
+def test_a_machine_without_the_root_has_its_key_replaced_by_the_one_with_it(first: Member, second: Member) -> None:
+    before, old = second.serial, signed(second)
+    answering = Loop("root", first.keep_keys, pause=0.05)
+    answering.start()
+    try:
+        new = CertificateDesk(second.fleet, second.ring).rotate_own(SECONDS)
+    finally:
+        answering.stop()
+    assert new.certificate.serial == second.serial != before
+    assert verify(first.ring, old, Purpose.MESSAGE, b"text")
+    assert verify(first.ring, signed(second), Purpose.MESSAGE, b"text").signer.serial == second.serial
+    assert list(second.settings.keys_folder.glob("*.next")) == []
+
+
+def test_a_key_that_nobody_renews_stays_and_it_is_said_where_to_go(first: Member, second: Member) -> None:
+    before = second.serial
+    with pytest.raises(KeysUnusable, match="up' on the machine that has it, first when this"):
+        CertificateDesk(second.fleet, second.ring).rotate_own(0.3)
+    assert second.serial == before
+    first.keep_keys()
+    second.keep_keys()  # its node worker takes what was asked for
+    assert second.serial != before
+
+
+def test_issued_keys_are_replaced_where_they_were_issued(first: Member, tmp_path: Path) -> None:
+    issue_into(first.ring, tmp_path / "ci", CallerKind.PROGRAM, "ci", "program", 60)
+    with pytest.raises(KeysUnusable, match=r"issue --name ci --role program --out FOLDER' on .+, first when"):
+        CertificateDesk(first.fleet, Keyring(tmp_path / "ci", "elsewhere")).rotate_own(0.3)
 
 
 def test_nobody_renews_a_key_that_he_does_not_have(first: Member, second: Member) -> None:

@@ -20,6 +20,7 @@ from served import Served, served
 from waiting import until
 
 from torch_tasks import Torch, keys
+from torch_tasks.operations.operation import WAIT_SECONDS
 
 SLOW_SECONDS = 1.5
 WAITING, IDLE = 200, 1000
@@ -205,6 +206,15 @@ def test_a_client_goes_on_after_its_last_event_at_a_server_that_was_started_agai
         assert "event: missed" not in told
 
 
+def next_event(monitor: subprocess.Popen[str]) -> dict[str, str]:
+    assert monitor.stdout
+    assert monitor.stderr
+    line = monitor.stdout.readline()
+    assert line, f"the monitor has ended: {monitor.stderr.read()}"
+    event: dict[str, str] = json.loads(line)
+    return event
+
+
 def test_the_monitor_goes_on_over_a_restart_of_the_server(server: Served, torch: Torch) -> None:
     argv = [sys.executable, "-m", "torch_tasks.cli", "--server", server.url, "monitor", "--json", "--only", "tasks"]
     env = {**server.env, "TORCH_BROKER_CONNECT_SECONDS": "60"}
@@ -212,19 +222,21 @@ def test_the_monitor_goes_on_over_a_restart_of_the_server(server: Served, torch:
         try:
             assert monitor.stdout
             assert monitor.stderr
+            begun = time.monotonic()
             assert "Ctrl-C ends it" in monitor.stderr.readline()
+            assert time.monotonic() - begun < WAIT_SECONDS, "the first reply waits for no event"
             tasks = []
             for number in range(2):
                 tasks.append(torch.enqueue(f"task {number}"))
                 tasks[-1].cancel()
-                told = json.loads(monitor.stdout.readline())
+                told = next_event(monitor)
                 assert (told["id"], told["what"]) == (tasks[-1].id, "cancelled")
                 if number == 0:
                     server.end()
                     tasks.append(torch.enqueue("while no server was there"))
                     tasks[-1].cancel()
                     server.start()
-                    assert json.loads(monitor.stdout.readline())["id"] == tasks[-1].id
+                    assert next_event(monitor)["id"] == tasks[-1].id
         finally:
             monitor.terminate()
         assert "missed" not in monitor.stderr.read()

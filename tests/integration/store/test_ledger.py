@@ -67,8 +67,16 @@ def nobodys(**fields: Any) -> TaskSpec:
 
 
 def test_the_row_is_on_the_disk_before_anything_is_on_the_broker(broker: FaultyBroker, torch: Torch) -> None:  # noqa: F811
+    known = "torch.tasks()\nprint('it knows the broker for its fleet', flush=True)\nsys.stdin.readline()\n"
+    client = start_client(
+        f"{known}torch.enqueue('true', agent='nobody', id='early-1')", TORCH_BROKER_CONNECT_SECONDS="60"
+    )
+    assert client.stdin
+    assert client.stdout
+    assert client.stdout.readline()
     broker.process().suspend()
-    client = start_client("torch.enqueue('true', agent='nobody', id='early-1')", TORCH_BROKER_CONNECT_SECONDS="60")
+    client.stdin.write("\n")
+    client.stdin.flush()
     until(lambda: ledger().exists() and ledger().state("early-1"), "the row is written")
     assert ledger().state("early-1") is RowState.WRITTEN
     client.kill()

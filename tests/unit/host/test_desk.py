@@ -72,7 +72,8 @@ def wait(asked: Say) -> str:
 
 @operation("desktest.large", Right.LOOK, needs_broker=False)
 def large(asked: Say) -> str:
-    """Return more than a socket holds."""
+    """Return more than a socket holds, once the test says so."""
+    GATE.wait(30)
     return "x" * (8 << 20)
 
 
@@ -256,12 +257,18 @@ def test_a_client_that_hangs_up_within_a_frame_is_counted(desk: Desk) -> None:
     until(lambda: desk.refused["FrameRefused"], "it is counted")
 
 
-def test_a_client_that_never_reads_is_cut_off_and_others_are_served(desk: Desk, qa: DeskLink, hurried: None) -> None:
+def test_a_client_that_never_reads_is_cut_off_and_others_are_served(
+    desk: Desk, qa: DeskLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with connected(desk, 8) as clients:
         for client in clients:
             client.sendall(frame({"operation": "desktest.large"}))
-        assert qa.perform(who, Say())[0] == "qa-1"
-        until(lambda: desk.refused["AnswerNotTaken"] == len(clients), "all are cut off")
+        until(lambda: desk._running.total() == len(clients), "their requests are read")
+        with monkeypatch.context() as hurry:
+            hurry.setattr(desk_module, "FRAME_SECONDS", 2.0)
+            GATE.set()
+            assert qa.perform(who, Say())[0] == "qa-1"
+            until(lambda: desk.refused["AnswerNotTaken"] == len(clients), "all are cut off")
     assert len(qa.perform(large, Say())) == 8 << 20
 
 

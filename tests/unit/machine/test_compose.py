@@ -20,6 +20,7 @@ from torch_tasks.machine import commands
 REPO = Path(__file__).resolve().parents[3]
 FOLDER = REPO / "compose"
 COMPOSE = (FOLDER / "compose.yaml").read_text()
+MONITORING = (FOLDER / "monitoring.yaml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 DOCKERFILE = [
     line.split(maxsplit=1)
@@ -58,8 +59,9 @@ def secrets() -> Iterator[tuple[str, str]]:
                 yield name, value
 
 
-def test_follows_the_compose_specification() -> None:
-    assert complaints(yaml.safe_load(COMPOSE)) == []
+@pytest.mark.parametrize("document", [COMPOSE, MONITORING], ids=["the fleet", "monitoring"])
+def test_follows_the_compose_specification(document: str) -> None:
+    assert complaints(yaml.safe_load(document)) == []
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_no_password_is_written_down() -> None:
 
 def test_the_example_names_every_variable_and_fills_in_none() -> None:
     example = [line for line in (FOLDER / ".env.example").read_text().splitlines() if not line.startswith("#")]
-    assert sorted(example) == sorted(f"{name}=" for name in set(REQUIRED_VARIABLE.findall(COMPOSE)))
+    assert sorted(example) == sorted(f"{name}=" for name in set(REQUIRED_VARIABLE.findall(COMPOSE + MONITORING)))
 
 
 def test_every_image_is_pinned() -> None:

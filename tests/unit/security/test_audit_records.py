@@ -14,6 +14,7 @@ from torch_tasks.caller import Caller, CallerKind, acting_as
 from torch_tasks.cli.audit import audit as command
 from torch_tasks.errors import AuditBroken, AuditNotWritten, NotAllowed
 from torch_tasks.fleet import fleet
+from torch_tasks.machine.issued_keys import issue_into
 from torch_tasks.model.audit_record import AuditOutcome, AuditRecord
 from torch_tasks.operations import audit
 from torch_tasks.operations.audit import FindAudit, ReportSince
@@ -24,7 +25,7 @@ from torch_tasks.security.audit_heads import exchange, kept_here, latest, read_h
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.security.rules import rules
 from torch_tasks.settings import settings
-from torch_tasks.signing.keyring import keyring
+from torch_tasks.signing.keyring import Keyring, keyring
 from torch_tasks.signing.signature import Purpose, sign
 from torch_tasks.system.chain import ChainedLog, Fault, Head
 
@@ -38,6 +39,10 @@ def _own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("TORCH_KEYS_DIR", str(tmp_path / "keys"))
     monkeypatch.setenv("TORCH_NODE", "build-1")
+    with monkeypatch.context() as patch:  # a log that begins with what the test does
+        patch.setenv("TORCH_AUDIT", "off")
+        settings.cache_clear()
+        keyring().identity(CallerKind.NODE)
     for cached in (settings, fleet, rules):
         cached.cache_clear()
     yield
@@ -258,3 +263,41 @@ def test_the_command_names_the_first_bad_entry_and_fails(capsys: pytest.CaptureF
 def test_an_entry_without_secrets_is_kept_word_for_word() -> None:
     record = AuditRecord(who="a:b", what="x", on="task 1", why="because", node="n", pid=1)
     assert AuditRecord.model_validate_json(record.model_dump_json(exclude_defaults=True)).why == "because"
+
+
+def test_every_change_of_keys_is_noted_with_who_made_it(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path / "root", "build-1")
+    ring.identity(CallerKind.NODE)
+    issued = issue_into(ring, tmp_path / "ci", CallerKind.PROGRAM, "ci", "program", 60)
+    ring.rotate()
+    far = Keyring.of_fleet(tmp_path / "far", ring.fleet_text, "far", root_place="build-1")
+    ring.revoke("ci")
+    ring.rotate_root()
+    far.accept(ring.fleet_text, "the broker")
+    found = [(record.who, record.what) for _, record in records()]
+    assert found == [
+        ("person:operator", "keys.founded"),
+        ("node:build-1", "keys.kept"),
+        ("person:operator", "keys.issued"),
+        ("person:operator", "keys.kept"),
+        ("person:operator", "keys.kept"),
+        ("person:operator", "keys.revoked"),
+        ("person:operator", "keys.root_followed"),
+        ("node:build-1", "keys.heard"),
+    ]
+    by_what = {record.what: record.on for _, record in records()}
+    assert by_what["keys.issued"].startswith(f"program ci, program, serial {issued.serial} until ")
+    assert by_what["keys.revoked"] == f"program ci, program, serial {issued.serial}"
+    assert by_what["keys.heard"] == f"root {ring.fleet_keys.latest.name} follows; revoked: {issued.serial}"
+    report = audit.report.carry_out(ReportSince())
+    assert [change.what for change in report.key_changes] == [what for _, what in found]
+
+
+def test_no_keys_are_issued_that_the_audit_cannot_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ring = Keyring(tmp_path / "root", "build-1")
+    monkeypatch.setattr(ChainedLog, "append", full)
+    with pytest.raises(AuditNotWritten):
+        issue_into(ring, tmp_path / "ci", CallerKind.PROGRAM, "ci", "program", 60)
+    assert not (tmp_path / "ci").exists()
+    assert not ring.issued()
+    assert ring.identity(CallerKind.NODE)  # the machine's own goes on

@@ -82,8 +82,12 @@ def test_nothing_is_revoked_that_is_not_known(keys: Keyring, name: str) -> None:
 
 
 def test_only_where_the_root_is_anything_is_revoked_or_rotated(keys: Keyring, far: Keyring) -> None:
-    for act in (lambda: far.revoke("vm"), far.rotate_root, far.rotate):
-        with pytest.raises(KeysUnusable, match="ask on the machine that has it"):
+    for act, command in (
+        (lambda: far.revoke("vm"), "revoke vm"),
+        (far.rotate_root, "rotate --root"),
+        (far.rotate, "rotate"),
+    ):
+        with pytest.raises(KeysUnusable, match=f"run 'torch-tasks keys {command}' on the machine that has it"):
             act()
 
 

@@ -1,0 +1,63 @@
+"""Writes docs/metrics.md from the declared metrics: ``python docs/generate_metrics.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch_tasks.model.metrics import METRICS, Metric, ShownBy
+
+HEAD = """\
+# Metrics
+
+Every node worker shows its machine to Prometheus at `http://127.0.0.1:5557/metrics`, and the server
+(`torch-tasks serve`) the fleet at its own `/metrics`. Each metric is shown by one of them alone, so that sums over all
+scrapes count nothing twice.
+
+- A node needs no token there, and listens on loopback unless `TORCH_METRICS_HOST` says otherwise: names of agents,
+  roles and accounts can be read there, and no text of any task or message. `TORCH_METRICS_PORT` is its port; if that is
+  in use it takes a free one, and `metrics.json` in the state folder says which. `TORCH_METRICS=false` turns it off.
+- The server wants a token of a caller that may look (`torch-tasks token create --name prometheus --role viewer`), as
+  Prometheus sends it with `authorization: {credentials_file: …}`.
+- Counts go on where they were when a process is started again: each agent's lie in its folder (`tally.json`), those of
+  the node worker and of beat in `tallies/`. An agent with nothing to do writes nothing. Labels hold roles, kinds,
+  states, accounts and agents, never a task.
+- Roles that tasks ask for and no agent has are shown as `other`.
+
+## Alerts and dashboards
+
+`compose/monitoring/alerts.yml` has rules for Prometheus, each with what is wrong and the command that helps: dead
+letters, a person is waited for (15 min), tasks that no agent is able to take (10 min), unknown deliveries, late and
+missed check-ins, agents in quarantine, budgets at 80 and 100 %, silent nodes, what Prometheus gets nothing from, the
+broker away or short of memory, no beat, a full disk, certificates that end. `promtool test rules` tries each one
+(`alerts_test.yml`). `compose/monitoring/dashboards/` has five dashboards for Grafana: the fleet, tasks, agents,
+accounts, Torch itself. `compose/monitoring.yaml` runs both beside the fleet of `compose/compose.yaml`; elsewhere
+`compose/monitoring/prometheus.yml` shows what to scrape.
+
+This page is generated from `torch_tasks/model/metrics.py` by `python docs/generate_metrics.py`.
+"""
+TITLES = {
+    ShownBy.NODE: "## What each node worker shows, of its machine",
+    ShownBy.SERVER: "## What the server shows, of the fleet",
+}
+
+
+def page() -> str:
+    """The whole page."""
+    tables = (f"\n{TITLES[by]}\n\n{table(by)}" for by in ShownBy)
+    return HEAD + "".join(tables)
+
+
+def table(by: ShownBy) -> str:
+    """The metrics that one kind of process shows."""
+    rows = [row(metric) for metric in METRICS.values() if metric.shown_by is by]
+    return "| Metric | Type | Labels | Meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
+
+
+def row(metric: Metric) -> str:
+    """One metric, by the name that queries use."""
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"| `{metric.shown_name}` | {metric.type} | {labels} | {metric.meaning} |"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("metrics.md").write_text(page())
