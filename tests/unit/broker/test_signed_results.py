@@ -91,7 +91,7 @@ def _by_a_revoked_key(text: str) -> str:
 
 FORGERIES: dict[str, tuple[Callable[[str], str], str]] = {
     "not signed": (lambda text: json.dumps(META), "it is not signed"),
-    "another answer": (lambda text: text.replace("42", "43"), "changed afterwards"),
+    "another answer": (lambda text: text.replace('"42"', '"43"'), "changed afterwards"),
     "with a name twice": (lambda text: text[:-1] + ', "status": "SUCCESS"}', "changed afterwards"),
     "signed by a person": (_of_a_person, "who is no node"),
     "by a key that was revoked": (_by_a_revoked_key, "was revoked"),
