@@ -135,6 +135,11 @@ def task_history(task_id: str) -> str:
     return f"{PREFIX}task_history:{task_id}"
 
 
+def task_trace(trace: str) -> str:
+    """Sorted set of the ids of the tasks of one trace, by the microsecond in which each was accepted."""
+    return f"{PREFIX}task_trace:{trace}"
+
+
 def bell(name: str) -> str:
     """The list that wakes consumers: one entry for each message put into the queue of this name."""
     return f"{PREFIX}bell:{name}"

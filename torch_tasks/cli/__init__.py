@@ -32,6 +32,7 @@ COMMANDS = {
         "run": ("torch_tasks.cli.tasks:run", "Hand a task to the fleet."),
         "tasks": ("torch_tasks.cli.tasks:tasks", "List the latest tasks."),
         "task": ("torch_tasks.cli.tasks:task", "Show one task."),
+        "trace": ("torch_tasks.cli.trace:trace", "Draw how a task spent its time, with all tasks of its trace."),
         "summary": ("torch_tasks.cli.summary:summary", "Show what waits for you, and what became of each task."),
         "answer": ("torch_tasks.cli.tasks:answer", "Answer the question of a waiting task's agent."),
         "handoff": ("torch_tasks.cli.tasks:handoff", "Hand a task over to another agent."),

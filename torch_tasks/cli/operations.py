@@ -22,6 +22,7 @@ COMMANDS_OF: dict[str, tuple[str, ...]] = {
     "task.get": ("task", "run --wait"),
     "task.spooled": ("run",),
     "task.history": ("task",),
+    "task.trace": ("trace",),
     "task.list": ("tasks",),
     "task.wait": ("run --wait", "cancel"),
     "task.cancel": ("cancel",),

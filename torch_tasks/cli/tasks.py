@@ -283,7 +283,8 @@ def _cost(result: TaskResult | None) -> str:
 
 def _history_line(entry: HistoryEntry) -> str:
     who = f" {entry.agent} on {entry.node}" if entry.agent else ""
-    return f"{local(entry.at)} {entry.state}{who}" + (f": {entry.note}" if entry.note else "")
+    said = entry.note or (entry.step.replace("_", " ") if entry.step else "")
+    return f"{local(entry.at)} {entry.state}{who}" + (f": {said}" if said else "")
 
 
 @click.command()

@@ -14,6 +14,7 @@ from torch_tasks.link import link as own_link
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.task import HistoryEntry, Permissions, Priority, TaskRecord, TaskResult, TaskState
+from torch_tasks.model.trace import Trace
 from torch_tasks.operations import tasks
 from torch_tasks.operations.operation import WAIT_SECONDS
 
@@ -70,6 +71,10 @@ class Task:
     def history(self) -> list[HistoryEntry]:
         """The task's history, oldest first."""
         return self._link.perform(tasks.history, self._itself)
+
+    def trace(self) -> Trace:
+        """The spans of the task, and of all tasks of its trace: waits, attempts, and what each attempt consists of."""
+        return self._link.perform(tasks.trace, self._itself)
 
     def replay(self) -> None:
         """Queue a dead task again, with all its retries; it keeps its id and history."""

@@ -22,6 +22,7 @@ from torch_tasks.operations import fleet as operations
 from torch_tasks.operations.operation import Nothing
 from torch_tasks.orchestration.holds import HoldReport
 from torch_tasks.orchestration.staffing import DrainReport
+from torch_tasks.system.surrounding_span import surrounding_span
 
 
 class Torch:
@@ -52,7 +53,9 @@ class Torch:
         asked["after"] = ids_of(fields.get("after") or ())
         if workdir := fields.get("workdir"):
             asked["workdir"] = str(workdir)
-        request = tasks.Enqueue.build(prompt=prompt, agent_kind=agent_kind, spool=spool, **asked)
+        request = tasks.Enqueue.build(
+            prompt=prompt, agent_kind=agent_kind, spool=spool, traceparent=surrounding_span(), **asked
+        )
         return Task(self._link.perform(tasks.enqueue, request).id, self._link)
 
     def enqueue_all(self, specs: Iterable[TaskSpec], *, spool: bool = False) -> list[Task]:
@@ -61,7 +64,7 @@ class Torch:
         Raises what :meth:`enqueue` does, and then nothing was enqueued. From the moment in which all are in this
         machine's ledger none is lost: what this process cannot send is sent when the broker is back, or by others.
         """
-        asked = tasks.EnqueueAll(tasks=tuple(specs), spool=spool)
+        asked = tasks.EnqueueAll(tasks=tuple(specs), spool=spool, traceparent=surrounding_span())
         return [Task(one.id, self._link) for one in self._link.perform(tasks.enqueue_all, asked)]
 
     def task(self, task_id: str) -> Task:

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
@@ -390,6 +390,8 @@ class TaskRecord(Model):
     """Attempts made before the task was last replayed: they do not count against its retries."""
     created_at: AwareDatetime
     enqueued_by: Asker | None = None
+    trace: KeptText | None = None
+    """Of which trace it is a part, and under which of its spans, as a W3C ``traceparent``."""
     assigned_at: AwareDatetime | None = None
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
@@ -408,9 +410,40 @@ class TaskRecord(Model):
     """Why no agent takes the task now or goes on with it: none is there, or all that are able are held up."""
 
 
+class TaskStep(StrEnum):
+    """What happened to a task at a moment, where its state does not say it."""
+
+    STAGED = "staged"
+    """Its prompt is in the input line of the agent's program."""
+    SUBMITTED = "submitted"
+    ACCEPTED = "accepted"
+    """The agent's program works on it."""
+    CHECKING = "checking"
+    """The program is done with it, and its check runs."""
+    SENT_BACK = "sent_back"
+    """The check failed, and the program was told."""
+    ADOPTED = "adopted"
+    """The agent's next worker goes on with it."""
+    TAKEN_OVER = "taken_over"
+    """Another agent took it, because the one that had it is dead."""
+    HANDED_OVER = "handed_over"
+    """It is to be given to another agent."""
+    RETRIED = "retried"
+    """A try has failed, and there is another one."""
+
+
+class Fact(NamedTuple):
+    """Something new about a task, for its history."""
+
+    words: str
+    """Empty if the step says it all."""
+    step: TaskStep | None = None
+
+
 class HistoryEntry(Model):
     at: AwareDatetime
     state: TaskState
+    step: TaskStep | None = None
     agent: str | None = None
     node: str | None = None
     incarnation: int | None = None

@@ -17,6 +17,7 @@ from torch_tasks.model.fields import JsonObject, TaskId
 from torch_tasks.model.reader import read_json, unreadable_if_wrong
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import Permissions
+from torch_tasks.model.traceparent import HEADER
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, Request, operation
 from torch_tasks.operations.tasks import AcceptedTask
 from torch_tasks.security.rights import Right, Subject
@@ -24,10 +25,11 @@ from torch_tasks.settings import settings
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.publishing import LedgerProducer, Outgoing
 from torch_tasks.tasks.recorded_asker import stamp
+from torch_tasks.tasks.trace_context import carry
 
 _HEADERS = frozenset((
     "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
-    "parent_id", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps",
+    "parent_id", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps", HEADER,
 ))  # fmt: skip
 """What a message of Celery's says of its task. All others are made here: they say how it travels."""
 _TASKS = frozenset((RUN, "celery.chain", "celery.group", "celery.chord"))
@@ -79,6 +81,7 @@ def _outgoing(asked: Publish) -> Outgoing:
     queue = queue_for(spec)
     headers = {name: value for name, value in asked.headers.items() if name in _HEADERS}
     stamp(headers)
+    carry(headers)
     headers |= {"task": RUN, "id": spec.id, "argsrepr": spec.title, "kwargsrepr": f"{spec.priority}, through {queue}"}
     options = {
         "exchange": "",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from pydantic import Field
 
 from torch_tasks.broker.refused import RefusedLetter
+from torch_tasks.caller import caller
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import fleet
 from torch_tasks.model.fields import Model, Skill, TaskId, Text
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.task import HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
+from torch_tasks.model.trace import Span, Trace, spans_of
+from torch_tasks.model.traceparent import HEADER, TraceParent
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, News, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration import assignment
 from torch_tasks.orchestration.assignment import Assignment, AssignmentStatus
+from torch_tasks.security.decision import decide
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
 from torch_tasks.tasks import recovery, requests
@@ -23,6 +28,8 @@ from torch_tasks.tasks.handover import await_handover, hand_over
 from torch_tasks.tasks.publishing import Outgoing, accept_all
 from torch_tasks.tasks.run import run
 from torch_tasks.tasks.task_file import in_order
+
+TRACEPARENT: Any = Field(None, description="The caller's span, as the W3C writes it: the task is drawn under it.")
 
 
 class OfTask(Request):
@@ -36,6 +43,7 @@ class Enqueue(TaskSpec, Request):
 
     agent_kind: Skill | None = Field(None, description="Only an agent of this kind: claude, codex, shell, …")
     spool: bool = Field(False, description="While the broker is away, keep the task on this machine's disk.")
+    traceparent: str | None = TRACEPARENT
 
     @property
     def spec(self) -> TaskSpec:
@@ -49,6 +57,7 @@ class EnqueueAll(Request):
 
     tasks: tuple[TaskSpec, ...]
     spool: bool = Field(False, description="While the broker is away, keep the tasks on this machine's disk.")
+    traceparent: str | None = TRACEPARENT
 
 
 class AcceptedTask(Model):
@@ -72,7 +81,7 @@ def enqueue(asked: Enqueue) -> AcceptedTask:
     """Hand a task to the fleet; returns at once."""
     spec = asked.spec
     _settle(asked.spool)
-    run.apply_async((spec,), task_id=spec.id, spool=asked.spool)
+    run.apply_async((spec,), task_id=spec.id, spool=asked.spool, headers=_headers(asked.traceparent))
     return AcceptedTask(id=spec.id, spooled=asked.spool and recovery.is_spooled(spec.id))
 
 
@@ -89,11 +98,15 @@ def enqueue_all(asked: EnqueueAll) -> list[AcceptedTask]:
     outgoing: list[Outgoing] = []
     _settle(asked.spool)
     for spec in ordered:
-        run.apply_async((spec,), task_id=spec.id, into=outgoing)
+        run.apply_async((spec,), task_id=spec.id, into=outgoing, headers=_headers(asked.traceparent))
     accept_all(outgoing, spool=asked.spool)
     for spec in ordered:
-        run.apply_async((spec,), task_id=spec.id, spool=settings().ledger)
+        run.apply_async((spec,), task_id=spec.id, spool=settings().ledger, headers=_headers(asked.traceparent))
     return [AcceptedTask(id=spec.id, spooled=recovery.is_spooled(spec.id)) for spec in asked.tasks]
+
+
+def _headers(traceparent: str | None) -> dict[str, str]:
+    return {HEADER: traceparent} if TraceParent.read(traceparent) and traceparent else {}
 
 
 def _settle(spool: bool) -> None:
@@ -140,6 +153,29 @@ def is_spooled(asked: OfTask) -> bool:
 def history(asked: OfTask) -> list[HistoryEntry]:
     """What became of a task so far, oldest first."""
     return fleet().records.history(asked.task_id)
+
+
+MOST_TRACED = 100
+"""Of so many tasks a trace is drawn, the asked one and those that were accepted first."""
+
+
+@operation("task.trace", Right.LOOK, about=_of_task)
+def trace(asked: OfTask) -> Trace:
+    """What became of a task, and of all that belong to its trace, as spans of time: waits, attempts, their phases."""
+    record = requests.record_of(asked.task_id)
+    trace_id = TraceParent.of(record.trace, asked.task_id).trace_id
+    ids = [one for one in fleet().records.together(trace_id) if one == asked.task_id or _may_see(one)]
+    shown = [asked.task_id, *(one for one in ids if one != asked.task_id)][:MOST_TRACED]
+    records = sorted(filter(None, fleet().records.find_all(shown)), key=lambda one: (one.created_at, one.spec.id))
+    histories = [fleet().records.history(one.spec.id) for one in records]
+    spans: list[Span] = []
+    for one, history in zip(records, histories, strict=True):
+        spans += spans_of(one, history)
+    return Trace(trace_id=trace_id, spans=tuple(spans), left_out=len({*ids, asked.task_id}) - len(shown))
+
+
+def _may_see(task_id: str) -> bool:
+    return decide(caller(), Right.LOOK, Subject(task=task_id)).allowed
 
 
 class ListTasks(Request):

@@ -18,6 +18,7 @@ from torch_tasks.model.asker import Asker
 from torch_tasks.model.denial import Denial
 from torch_tasks.model.reader import number
 from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
+from torch_tasks.model.traceparent import TraceParent
 from torch_tasks.store.denials import Denials
 from torch_tasks.store.ids import ids_beginning, near_ids
 from torch_tasks.store.signed_records import why_not_ended
@@ -119,6 +120,14 @@ class TaskReader(ABC):
             for line in self._client.lrange(keys.task_history(task_id), 0, -1)
             if (entry := self._refused.reading(keys.task_history(task_id), "", str(line), history_entry))
         ]
+
+    def together(self, trace_id: str) -> list[str]:
+        """The tasks of a trace, in the order in which they were accepted."""
+        return [str(one) for one in self._client.zrange(keys.task_trace(trace_id), 0, -1)]
+
+    def place_in_trace(self, task_id: str) -> TraceParent:
+        """The trace of a task, for what happens within it."""
+        return TraceParent.of(self._client.hget(keys.task_record(task_id), "trace"), task_id).under(task_id)
 
     def latest(self, limit: int, states: Collection[TaskState] = ()) -> list[TaskRecord]:
         """The records accepted last, newest first; only those in one of these states, if any are given."""

@@ -18,8 +18,9 @@ local function known_state()
 end
 
 -- Count a change, and note it in the history.
-local function note(state, agent, node, incarnation, words)
+local function note(state, agent, node, incarnation, words, step)
   local entry = {at = now, state = state}
+  if step and step ~= '' then entry.step = step end
   if agent ~= '' then entry.agent, entry.node, entry.incarnation = agent, node, tonumber(incarnation) end
   if words ~= '' then entry.note = words end
   redis.call('HINCRBY', KEY.record, 'revision', 1)
@@ -39,8 +40,9 @@ end
 
 -- Write the record of a new task and demand its queue. One that waits for others is noted with those of them that are
 -- known and have not ended.
--- KEYS: record, all, demanded, deadlines, *awaited
--- ARGV: id, spec, asked, queue, demands, deadline_ms, *after, must_know, enqueued_by
+-- KEYS: record, all, demanded, deadlines, together, *awaited
+-- ARGV: id, spec, asked, queue, demands, deadline_ms, *after, must_know, enqueued_by, trace, keep_seconds
+-- The key together holds the ids of all tasks of its trace.
 -- The keys awaited are the records of the tasks in after; with must_know, all of them must exist.
 -- Returns 'new', 'known', 'other' if the id is that of another task, or 'unknown' with the one that is not known; then
 -- the task's state, and whether the queue is new.
@@ -60,6 +62,11 @@ local function accept()
   end
   redis.call('HSET', KEY.record, 'spec', ARG.spec, 'asked', ARG.asked, 'state', state, 'queue', ARG.queue,
     'created_at', now, 'enqueued_by', ARG.enqueued_by, 'attempts', 0, 'revision', 1)
+  if ARG.trace ~= '' then
+    redis.call('HSET', KEY.record, 'trace', ARG.trace)
+    redis.call('ZADD', KEY.together, now_us, ARG.id)
+    redis.call('EXPIRE', KEY.together, ARG.keep_seconds)
+  end
   redis.call('ZADD', KEY.all, now_us, ARG.id)
   if ARG.deadline_ms ~= '' then redis.call('ZADD', KEY.deadlines, ARG.deadline_ms, ARG.id) end
   for _, awaited_key in ipairs(KEY.awaited) do
@@ -140,7 +147,7 @@ local function enter(state)
   stamp(state)
   if #ARG.fields > 0 then redis.call('HSET', KEY.record, unpack(ARG.fields)) end
   if ARG.counts ~= '' then count_for_agent() end
-  note(state, ARG.agent, ARG.node, ARG.incarnation, ARG.note)
+  note(state, ARG.agent, ARG.node, ARG.incarnation, ARG.note, ARG.step)
   keep_for(tonumber(ARG.keep_seconds))
   tell(KEY.record, state)
   return redis.call('HGETALL', KEY.record)
@@ -148,7 +155,7 @@ end
 
 -- Put a task into another state, if that state may follow and the caller owns the task.
 -- KEYS: record, history, notices, performance
--- ARGV: state, *only_from, agent, node, incarnation, note, keep_seconds, counts, *fields
+-- ARGV: state, *only_from, agent, node, incarnation, note, step, keep_seconds, counts, *fields
 -- Returns 'moved' with the former state and all fields, 'missing', 'owned' with the owner, or 'illegal' with the state.
 local function move()
   local state = known_state()
@@ -163,7 +170,7 @@ end
 
 -- End a task that no live agent has.
 -- KEYS: record, history, notices, performance, agents, heartbeats, kept, broker
--- ARGV: state, agent, node, incarnation, note, keep_seconds, counts, silence_ms, goodbye_ms, *fields
+-- ARGV: state, agent, node, incarnation, note, step, keep_seconds, counts, silence_ms, goodbye_ms, *fields
 -- It is not written in the name of an agent: agent and counts are empty.
 -- Returns 'ended' with all fields, 'missing', 'over' if it had ended before, or 'owned'.
 local function end_unowned()
@@ -180,7 +187,7 @@ local function adopt(state)
   if fence > mine then return {'stale', string.format('%d', fence)} end
   if fence < mine then
     redis.call('HSET', KEY.record, 'incarnation', mine)
-    note(state, ARG.agent, ARG.node, ARG.incarnation, "adopted by the agent's next worker")
+    note(state, ARG.agent, ARG.node, ARG.incarnation, "adopted by the agent's next worker", 'adopted')
     keep_for(0)
   end
   return {'mine', ''}
@@ -204,7 +211,8 @@ local function take()
   redis.call('HSET', KEY.loads, ARG.agent, 1)
   if ARG.spec ~= '' then redis.call('HSET', KEY.record, 'spec', ARG.spec, 'spec_signature', ARG.spec_signature) end
   local former = owner .. ' on ' .. node
-  note('assigned', ARG.agent, ARG.node, ARG.incarnation, held and 'taken over from ' .. former or '')
+  local words, step = held and 'taken over from ' .. former or '', held and 'taken_over' or ''
+  note('assigned', ARG.agent, ARG.node, ARG.incarnation, words, step)
   keep_for(0)
   tell(KEY.record, 'assigned')
   if held then return {'taken over', former} end
@@ -234,14 +242,16 @@ end
 
 -- Put a record back, unless the broker knows the same or a later revision. The message of a dead task is lost; its entry
 -- among the dead letters lets it be replayed.
--- KEYS: record, notices, all, demanded, dead_letters
--- ARGV: id, revision, accepted_us, queue, demands, keep_seconds, is_dead, *fields
+-- KEYS: record, notices, all, demanded, dead_letters, together
+-- ARGV: id, revision, accepted_us, queue, demands, keep_seconds, keep_together, is_dead, *fields
 local function restore()
   if (tonumber(get('revision') or '') or -1) >= tonumber(ARG.revision) then return 0 end
   redis.call('HSET', KEY.record, unpack(ARG.fields))
   if ARG.is_dead == '1' then redis.call('HSETNX', KEY.dead_letters, ARG.id, '') end
   if tonumber(ARG.keep_seconds) > 0 then redis.call('EXPIRE', KEY.record, ARG.keep_seconds) end
   redis.call('ZADD', KEY.all, 'NX', ARG.accepted_us, ARG.id)
+  redis.call('ZADD', KEY.together, 'NX', ARG.accepted_us, ARG.id)
+  redis.call('EXPIRE', KEY.together, ARG.keep_together)
   if ARG.demands == '1' then redis.call('SADD', KEY.demanded, ARG.queue) end
   tell(KEY.record, 'restored')
   return 1
@@ -267,7 +277,7 @@ local function hand_over()
     'spec_signature', ARG.spec_signature)
   local demanded = 0
   if ARG.demands == '1' then demanded = redis.call('SADD', KEY.demanded, ARG.queue) end
-  note(state, ARG.agent, ARG.node, ARG.incarnation, ARG.words)
+  note(state, ARG.agent, ARG.node, ARG.incarnation, ARG.words, 'handed_over')
   keep_for(0)
   tell(KEY.record, state)
   return {HELD[state] and 'asked' or 'moved', owner, demanded}

@@ -30,7 +30,9 @@ from torch_tasks.model.task import (
     TaskResult,
     TaskSpec,
     TaskState,
+    TaskStep,
 )
+from torch_tasks.model.traceparent import TraceParent
 from torch_tasks.redaction import redacted
 from torch_tasks.settings import Settings
 from torch_tasks.store.agents import signs_of_death
@@ -73,11 +75,18 @@ class TaskRecords(TaskReader):
         self._keep_seconds = int(settings.result_days * 86400)
 
     def accept(
-        self, task_id: str, wire: Mapping[str, Any], queue: str, *, by: Asker | None = None, must_know: bool = False
+        self,
+        task_id: str,
+        wire: Mapping[str, Any],
+        queue: str,
+        *,
+        by: Asker | None = None,
+        trace: str | None = None,
+        must_know: bool = False,
     ) -> Accepted:
         """Write the record of a new task and demand its queue; an existing record stays as it is.
 
-        The record keeps who asked for it: ``by``, or who asks now.
+        The record keeps who asked for it: ``by``, or who asks now; and its place in a ``trace``.
 
         With ``must_know``, nothing is written if the task is to begin after one that does not exist.
         """
@@ -96,6 +105,9 @@ class TaskRecords(TaskReader):
             asked=fingerprint(wire),
             deadline_ms=milliseconds_of(wire.get("deadline")),
             enqueued_by=(by or Asker.now()).model_dump_json(exclude_none=True),
+            together=keys.task_trace(TraceParent.of(trace, task_id).trace_id),
+            trace=trace,
+            keep_seconds=self._keep_seconds,
         )
         return Accepted(Acceptance(outcome), str(detail), bool(new_queue))
 
@@ -132,13 +144,15 @@ class TaskRecords(TaskReader):
         *,
         by: AgentInfo | None = None,
         only_from: Collection[TaskState] | None = None,
+        step: TaskStep | None = None,
         counts: Literal["succeeded", "failed", ""] = "",
         **fields: str | int | None,
     ) -> dict[str, str]:
         """Put a task into another state and return its account, as :meth:`restore` takes it.
 
         ``by`` is the agent that writes: it must own the task under its latest incarnation. ``only_from`` narrows the
-        states that may be left. ``counts`` is what the agent's performance counts the end as.
+        states that may be left, ``step`` says more than the state. ``counts`` is what the agent's performance counts
+        the end as.
         """
         owner = _written_by(by)
         fields |= {name: redacted(str(text)) for name in _SHOWN if (text := fields.get(name)) is not None}
@@ -153,6 +167,7 @@ class TaskRecords(TaskReader):
             only_from=TaskState if only_from is None else only_from,
             **owner,
             note=fields.get("note"),
+            step=step,
             keep_seconds=self._kept_for(to),
             counts=counts if by else "",
             fields=values,
@@ -168,7 +183,7 @@ class TaskRecords(TaskReader):
                 f"task {task_id} belongs to {detail}; the write of {by.agent_id if by else '?'} is refused"
             )
         if (found := self.find(task_id)) and found.state != detail:  # somebody had written that it has ended
-            return self.move(task_id, to, by=by, only_from=only_from, counts=counts, **fields)
+            return self.move(task_id, to, by=by, only_from=only_from, step=step, counts=counts, **fields)
         raise IllegalTransition(f"task {task_id} is {detail} and cannot become {to}")
 
     def take(self, task_id: str, by: AgentInfo, *, spec: TaskSpec | None = None) -> tuple[Take, str]:
@@ -212,11 +227,13 @@ class TaskRecords(TaskReader):
             notices=keys.NOTICES,
             all=keys.TASK_STATUS,
             dead_letters=keys.DEAD_LETTERS,
+            together=keys.task_trace(TraceParent.of(account.get("trace"), task_id).trace_id),
             **_demand(account["queue"]),
             id=task_id,
             revision=account["revision"],
             accepted_us=int(account["created_at"]) * 1000,
             keep_seconds=self._kept_for(state),
+            keep_together=self._keep_seconds,
             is_dead=state is TaskState.DEAD,
             fields=account,
         )
@@ -278,6 +295,7 @@ class TaskRecords(TaskReader):
             counts="",
             state=result.status,
             note=result.error.message if result.error else None,
+            step="",
             keep_seconds=self._kept_for(result.status),
             fields={"result": text, **signed_end(result.task_id, result.status, text)},
         )

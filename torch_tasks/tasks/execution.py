@@ -37,7 +37,9 @@ from torch_tasks.model.task import (
     TaskResult,
     TaskSpec,
     TaskState,
+    TaskStep,
 )
+from torch_tasks.model.traceparent import HEADER
 from torch_tasks.security.audit import note_event
 from torch_tasks.security.decision import note_denial, require
 from torch_tasks.security.rights import Right, Subject
@@ -223,7 +225,7 @@ class Execution:
                 message.leave_to_others(decision.seconds)
             case Act.RETRY:
                 assert self._result.error
-                self._move(decision, self._record.tries_before)
+                self._move(decision, self._record.tries_before, TaskStep.RETRIED)
                 task_counts.retried(self._result.error, self._host.info)
                 message.retry(decision.queue, pause_before_retry(decision.tries), self._result.error)
             case Act.SEND_TO_OWNER:
@@ -280,7 +282,8 @@ class Execution:
 
     def _accepted_anew(self) -> TaskRecord:
         self._records.set_aside_unreadable(self._asked.id)
-        self._records.accept(self._asked.id, self._asked.wire(), queue_for(self._asked))
+        trace = self._task.request.get(HEADER)
+        self._records.accept(self._asked.id, self._asked.wire(), queue_for(self._asked), trace=trace)
         return self._records.get(self._asked.id)
 
     def _reach(self) -> Reach:
@@ -320,11 +323,11 @@ class Execution:
 
     # ── the record ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _move(self, decision: Decision, tries_before: int) -> None:
+    def _move(self, decision: Decision, tries_before: int, step: TaskStep | None = None) -> None:
         """Write the decision into the record; ``tries_before`` of its attempts do not count against its retries."""
         assert decision.state
         task_id, by, note = self._asked.id, self._host.info, decision.note
-        account = self._records.move(task_id, decision.state, by=by, note=note, tries_before=tries_before)
+        account = self._records.move(task_id, decision.state, by=by, step=step, note=note, tries_before=tries_before)
         self._host.settle(task_id, account)
         self._note(f"task.{decision.state}", note or "")
 

@@ -28,6 +28,7 @@ from torch_tasks.errors import (
     UnknownDependency,
 )
 from torch_tasks.fleet import fleet
+from torch_tasks.model.traceparent import HEADER
 from torch_tasks.settings import settings
 from torch_tasks.started_by_name import PUBLISH_AT_DESK, load
 from torch_tasks.store.ledger import Ledger, RowState
@@ -35,6 +36,7 @@ from torch_tasks.store.task_fields import fingerprint, is_same
 from torch_tasks.store.task_outcomes import Acceptance, Accepted
 from torch_tasks.tasks import set_aside
 from torch_tasks.tasks.recorded_asker import asker_in, stamp
+from torch_tasks.tasks.trace_context import carry
 from torch_tasks.transport.amqp import LeasedAMQP
 from torch_tasks.transport.deliveries import SET_ASIDE_HEADER
 
@@ -63,6 +65,7 @@ class Publishing(LeasedAMQP):
             **options: Any,
         ) -> Any:
             stamp(message.headers)
+            carry(message.headers)
             if name == RUN and into is not None:
                 producer = Collector(producer, into)
             elif name == RUN and own_desk():
@@ -117,8 +120,9 @@ class Outgoing:
 
     def accept(self, app: TorchApp, *, must_know: bool = False) -> Accepted:
         """Give the task a record, and announce its queue to the agent workers if it is new."""
-        by = asker_in(self.options["headers"])
-        accepted = fleet().records.accept(self.task_id, self.wire, self.queue, by=by, must_know=must_know)
+        headers = self.options["headers"]
+        by, trace = asker_in(headers), headers.get(HEADER)
+        accepted = fleet().records.accept(self.task_id, self.wire, self.queue, by=by, trace=trace, must_know=must_know)
         if accepted.new_queue:
             app.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": self.queue})
         return accepted

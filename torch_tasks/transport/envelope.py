@@ -111,6 +111,7 @@ class _TaskHeaders(_Part):
     stamped_headers: list[_Text] | None = None
     stamps: _Object | None = None
     torch_passed: _Count = 0
+    traceparent: _Text | None = None
 
 
 class _ReplyTo(_Part):

@@ -185,7 +185,7 @@ class TriedTask:
         if not agent.terminal.is_alive:
             raise PromiseBroken("its program has ended in the middle of a task")
         progress = agent.kind.progress(agent.pane, self.folder, self._spec)
-        self.news += progress.facts
+        self.news += [fact.words for fact in progress.facts]
         return progress
 
     def watch_until(self, condition: Callable[[Progress], object], what: str, seconds: float = SECONDS) -> Progress:

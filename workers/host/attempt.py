@@ -16,7 +16,7 @@ from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.fields import now
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.host import AgentHeld, Detached, HandedOver, TaskDelivery, UsageLimited
-from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskResult, TaskSpec, TaskState
+from torch_tasks.model.task import Evidence, Fact, Failure, FailureKind, TaskResult, TaskSpec, TaskState, TaskStep
 from torch_tasks.store.task_outcomes import Ownership
 from torch_tasks.system.files import usable, write_private
 from torch_tasks.tasks.requests import ANSWERED, NOT_TAKEN
@@ -37,6 +37,7 @@ from torch_tasks.workers.host.cut_off import CutOffAttempt
 from torch_tasks.workers.host.holds_watcher import Interruption
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.pane_access import PaneAccess
+from torch_tasks.workers.host.pane_environment import task_environment
 from torch_tasks.workers.host.terminal import check_lineage
 from torch_tasks.workers.programs.kind import Continuation, ProgramEnding, StateReading
 
@@ -136,7 +137,7 @@ class Attempt:
             self._spec, news = agent.trees.begin(
                 asked, folder, agent.presence.info, count_changes=self._kind.is_conversational
             )
-            self._report.add(*news)
+            self._report.add(*map(Fact, news))
             if refusal := self._start_anew(has_own_tree=self._spec.workdir != asked.workdir):
                 return refusal
             agent.guard.begin(folder)
@@ -165,7 +166,7 @@ class Attempt:
         if refusal := self.await_free_pane(is_begun=True):
             return refusal
         why = "" if is_restored else ": a choice had changed for later what the last one asks"
-        self._report.add(f"begun by a new program in {folder}{why}")
+        self._report.add(Fact(f"begun by a new program in {folder}{why}"))
         self._report.keep(self._report.move(TaskState.RUNNING))
         return None
 
@@ -194,16 +195,12 @@ class Attempt:
             return self._failed(FailureKind.AGENT_CRASHED, f"agent crashed: its program died, and {continuation}")
         if continuation is Continuation.RESUMED:
             self._agent.quota.count_call()
-        self._report.add(f"its program was killed; the next one has its conversation: {continuation}")
+        self._report.add(Fact(f"its program was killed; the next one has its conversation: {continuation}"))
         self._report.write()
         return None
 
     def _variables(self) -> dict[str, str]:
-        return {
-            "TORCH_TASK_ID": self._spec.id,
-            "TORCH_INCARNATION": str(self._agent.presence.info.incarnation),
-            "TORCH_CONTEXT": str(self._folder.context),
-        }
+        return task_environment(self._spec.id, self._agent.presence.info, self._folder)
 
     # ── at work ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -308,7 +305,7 @@ class Attempt:
                 continue
             is_taken = reading.question is not None and self._kind.answer(self._terminal.pane, reading.question, reply)
             note = f"{ANSWERED}{reply}" if is_taken else f"{NOT_TAKEN}the agent's program does not accept {reply!r}"
-            self._report.add(note)
+            self._report.add(Fact(note))
             if is_taken:
                 self._report.shown = None  # its next question is new, even if it is the same
             self._report.write()
@@ -388,6 +385,8 @@ class Attempt:
             return self._failed(kind, message, shown)
         if not self._spec.check:
             return self._agent.results.succeeded(self._folder, shown)
+        self._report.add(Fact("", TaskStep.CHECKING))
+        self._report.write()
         verdict = self._check(self._spec.check)
         if isinstance(verdict, Failure):
             return self._failed(verdict.kind, verdict.message, shown)
@@ -410,7 +409,8 @@ class Attempt:
             return False
         self._agent.quota.count_call()
         (self._folder.folder / "check").rename(self._folder.folder / f"check.{done + 1}")
-        self._report.add(f"check failed, sent back to the agent ({done + 1} of {allowed}): {verdict.detail}"[:500])
+        words = f"check failed, sent back to the agent ({done + 1} of {allowed}): {verdict.detail}"[:500]
+        self._report.add(Fact(words, TaskStep.SENT_BACK))
         self._report.write()
         return True
 

@@ -12,7 +12,7 @@ from torch_tasks.errors import BrokerAway, TorchError
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.handover import Handoff
-from torch_tasks.model.task import TaskSpec, TaskState
+from torch_tasks.model.task import Fact, TaskSpec, TaskState, TaskStep
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.tree import branch_or_commit, uncommitted_changes
 from torch_tasks.workers.host.hosted_agent import HostedAgent
@@ -31,30 +31,33 @@ class AttemptReport:
         self._agent = agent
         self._folder = folder
         self._message = message
-        self._news: list[str] = []
+        self._facts: list[Fact] = []
         #: What the agent does, as the task's record has it.
         self.shown: StateReading | None = None
 
-    def move(self, state: TaskState, note: str | None = None, question: str | None = None) -> Mapping[str, str]:
+    def move(
+        self, state: TaskState, note: str | None = None, question: str | None = None, step: TaskStep | None = None
+    ) -> Mapping[str, str]:
         """Move the task's record to this state; returns the record."""
         by = self._agent.presence.info
-        return self._agent.records.move(self._folder.task_id, state, by=by, note=note, question=question)
+        return self._agent.records.move(self._folder.task_id, state, by=by, step=step, note=note, question=question)
 
     def keep(self, account: Mapping[str, str]) -> None:
         """Keep the task's record on disk."""
         self._folder.remember(account, self._message)
 
-    def add(self, *news: str) -> None:
+    def add(self, *facts: Fact) -> None:
         """Note something for the task's history; :meth:`write` writes it."""
-        self._news += news
+        self._facts += facts
 
     def write(self) -> None:
         """Write what was added into the task's history; while the broker is away, a later call does."""
         account: Mapping[str, str] = {}
         with contextlib.suppress(BrokerAway):
-            while self._news:
-                account = self.move(_task_state(self.shown), note=self._news[0])
-                self._news.pop(0)
+            while self._facts:
+                words, step = self._facts[0]
+                account = self.move(_task_state(self.shown), note=words or None, step=step)
+                self._facts.pop(0)
         if account:
             self.keep(account)
 

@@ -12,9 +12,12 @@ from pathlib import Path
 from torch_tasks.caller import DESK_VARIABLE
 from torch_tasks.link.desk import PATIENCE_VARIABLE
 from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.telemetry_names import RESOURCE_ATTRIBUTES, resource_attributes
+from torch_tasks.model.traceparent import HEADER, TraceParent
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import DESK, UNPACKED
 from torch_tasks.system.environment import USUAL, allowed
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.kind import AgentKind
 
 _OF_TORCH = ("TORCH_CONFIG_DIR",)
@@ -30,6 +33,7 @@ def pane_environment(kind: AgentKind, info: AgentInfo, folder: Path, settings: S
         "TORCH_AGENT_ID": info.agent_id,
         "TORCH_INCARNATION": str(info.incarnation),
         "TORCH_STATE_DIR": str(settings.state_dir),
+        RESOURCE_ATTRIBUTES: resource_attributes(info),
         DESK_VARIABLE: str(folder / DESK),
         PATIENCE_VARIABLE: f"{settings.desk_seconds:g}",
     }
@@ -37,3 +41,15 @@ def pane_environment(kind: AgentKind, info: AgentInfo, folder: Path, settings: S
     unpacked = {"BUN_TMPDIR": str(folder / UNPACKED)}
     configured = {name: os.environ[name] for name in _OF_TORCH if name in os.environ}
     return {**kept, **unpacked, **kind.environment(), **configured, **own}
+
+
+def task_environment(task_id: str, info: AgentInfo, folder: AttemptFolder) -> dict[str, str]:
+    """What a task's own processes get beside that: its check, and the scripts that a shell runs for it."""
+    place = TraceParent.of((folder.kept_account or {}).get("trace"), task_id)
+    return {
+        "TORCH_TASK_ID": task_id,
+        "TORCH_INCARNATION": str(info.incarnation),
+        "TORCH_CONTEXT": str(folder.context),
+        HEADER.upper(): str(place.under(task_id)),
+        RESOURCE_ATTRIBUTES: resource_attributes(info, task_id),
+    }

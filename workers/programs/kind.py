@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.model.agent import AgentSpec, AgentState
-from torch_tasks.model.task import Evidence, Failure, Question, TaskSpec, Usage
+from torch_tasks.model.task import Evidence, Fact, Failure, Question, TaskSpec, Usage
 from torch_tasks.settings import Settings, settings
 from torch_tasks.started_by_name import load
 from torch_tasks.state_folder import PROGRAM
@@ -82,8 +82,8 @@ class Progress:
 
     reading: StateReading
     ending: ProgramEnding | None = None
-    facts: tuple[str, ...] = ()
-    """News since the last look, for the task's history: staged, submitted, accepted, a note."""
+    facts: tuple[Fact, ...] = ()
+    """Fact since the last look, for the task's history: staged, submitted, accepted, a note."""
 
 
 class Continuation(StrEnum):

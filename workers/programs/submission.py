@@ -13,6 +13,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.model.fields import now
+from torch_tasks.model.task import Fact, TaskStep
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import PromptFolder
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
@@ -59,6 +60,7 @@ class Probe(StrEnum):
 
 
 _P = SubmissionPhase
+_IN_HISTORY = {_P.STAGED: TaskStep.STAGED, _P.SUBMITTED: TaskStep.SUBMITTED, _P.ACCEPTED: TaskStep.ACCEPTED}
 _MAY_BECOME: Mapping[SubmissionPhase, frozenset[SubmissionPhase]] = {
     # A worker may be killed between the steps: then the program accepts a prompt that is noted as intended. Somebody
     # else may have pressed Enter on it.
@@ -155,11 +157,15 @@ class Submission(BaseModel):
             return None
         return ProgramEvent(EventKind.ACCEPTED, at=self.entered_at or self.steps[-1].at, origin="screen")
 
-    def publish(self, run: PromptFolder, notes: Sequence[str]) -> tuple[Submission, tuple[str, ...]]:
+    def publish(self, run: PromptFolder, notes: Sequence[str]) -> tuple[Submission, tuple[Fact, ...]]:
         """Mark all steps and notes as published; returns with it those that are new for the task's history."""
         steps, known = self.published
-        facts = [f"{step.phase}: {step.evidence}" for step in self.steps[steps:] if step.evidence]
-        facts += [f"progress: {note}" for note in notes[known:]]
+        facts = [
+            Fact(f"{step.phase}: {step.evidence}", _IN_HISTORY.get(step.phase))
+            for step in self.steps[steps:]
+            if step.evidence
+        ]
+        facts += [Fact(f"progress: {note}") for note in notes[known:]]
         published = (len(self.steps), len(notes))
         return (self.changed(run, published=published) if published != self.published else self), tuple(facts)
 

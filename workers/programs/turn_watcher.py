@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
-from torch_tasks.model.task import Question, TaskSpec
+from torch_tasks.model.task import Fact, Question, TaskSpec
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.config import KindConfig
@@ -155,7 +155,7 @@ class TurnWatcher:
         submission, unpublished = submission.publish(run, turn.notes)
         ending = self._ending(pane, run, submission, facts, view)
         self.pause = pause_after(facts)
-        return Progress(reading, ending, (*unpublished, *news))
+        return Progress(reading, ending, (*unpublished, *map(Fact, news)))
 
     def _facts(self, run: AttemptFolder, submission: Submission, turn: Turn, view: ScreenReading | None) -> TurnFacts:
         program, seconds = self._program, submission.seconds_in_phase
