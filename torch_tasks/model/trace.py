@@ -139,7 +139,7 @@ def spans_of(record: TaskRecord, history: Sequence[HistoryEntry]) -> list[Span]:
 
 
 @dataclass
-class _Stretch:
+class _InPhase:
     """A time in which the task is in one phase, of one attempt or of none."""
 
     phase: Phase
@@ -157,9 +157,9 @@ class _Stretch:
     events: list[SpanEvent] = field(default_factory=list)
 
 
-def _parts(record: TaskRecord, history: list[HistoryEntry]) -> list[_Stretch]:
+def _parts(record: TaskRecord, history: list[HistoryEntry]) -> list[_InPhase]:
     first = Phase.PENDING if record.spec.after else Phase.QUEUED
-    parts = [_Stretch(first, 0, record.created_at)]
+    parts = [_InPhase(first, 0, record.created_at)]
     typed: set[int] = set()
     again: TaskStep | None = None
     attempts = 0
@@ -181,7 +181,7 @@ def _parts(record: TaskRecord, history: list[HistoryEntry]) -> list[_Stretch]:
             continue
         attempts += begins_attempt
         number = 0 if phase in _WAITS else attempts
-        part = _Stretch(phase, number, entry.at, agent=entry.agent, node=entry.node, events=[event])
+        part = _InPhase(phase, number, entry.at, agent=entry.agent, node=entry.node, events=[event])
         if begins_attempt:
             part.again, again = again, None
         parts.append(part)
@@ -193,7 +193,7 @@ def _parts(record: TaskRecord, history: list[HistoryEntry]) -> list[_Stretch]:
     return parts
 
 
-def _next(parts: list[_Stretch], entry: HistoryEntry) -> Phase | None:
+def _next(parts: list[_InPhase], entry: HistoryEntry) -> Phase | None:
     """The phase that the task is in after this entry; None if it has ended."""
     now, state, step = parts[-1].phase, entry.state, entry.step
     if state.ended:
@@ -224,7 +224,7 @@ def _by_moments(record: TaskRecord) -> list[HistoryEntry]:
 # ── from phases to spans ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _children(record: TaskRecord, root: Span, parts: Iterable[_Stretch]) -> list[Span]:
+def _children(record: TaskRecord, root: Span, parts: Iterable[_InPhase]) -> list[Span]:
     spans: list[Span] = []
     task_id = record.spec.id
     groups = _grouped(parts)
@@ -258,13 +258,13 @@ def _children(record: TaskRecord, root: Span, parts: Iterable[_Stretch]) -> list
     return spans
 
 
-def _why(first: _Stretch, before: Span) -> str:
+def _why(first: _InPhase, before: Span) -> str:
     return _WHY_AGAIN[first.again] if first.again else before.outcome or "again"
 
 
-def _grouped(parts: Iterable[_Stretch]) -> list[list[_Stretch]]:
+def _grouped(parts: Iterable[_InPhase]) -> list[list[_InPhase]]:
     """The parts of one attempt together; each wait alone."""
-    groups: list[list[_Stretch]] = []
+    groups: list[list[_InPhase]] = []
     for part in parts:
         if groups and part.attempt and groups[-1][0].attempt == part.attempt:
             groups[-1].append(part)
@@ -273,7 +273,7 @@ def _grouped(parts: Iterable[_Stretch]) -> list[list[_Stretch]]:
     return groups
 
 
-def _span(above: Span, part: _Stretch) -> Span:
+def _span(above: Span, part: _InPhase) -> Span:
     return Span(
         id=span_id(above.id, part.phase, part.begin.isoformat()),
         parent=above.id,
