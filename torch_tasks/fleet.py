@@ -16,6 +16,7 @@ from torch_tasks.store.agents import AgentRecords, SoftPins
 from torch_tasks.store.audit_heads import AuditHeads
 from torch_tasks.store.checkins import CheckinRecords
 from torch_tasks.store.denials import Denials
+from torch_tasks.store.done_orders import DoneOrders
 from torch_tasks.store.holds import Holds
 from torch_tasks.store.key_exchange import KeyExchange
 from torch_tasks.store.ledger import Ledger, ledger_of
@@ -93,6 +94,11 @@ class Fleet:
     def audit_heads(self) -> AuditHeads:
         """How far the audit of each node is."""
         return AuditHeads(self.client)
+
+    @cached_property
+    def done_orders(self) -> DoneOrders:
+        """Which of Torch's own Celery tasks were done, and what came of each."""
+        return DoneOrders(self.client, self.settings.state.done_orders)
 
     @cached_property
     def key_exchange(self) -> KeyExchange:

@@ -229,6 +229,11 @@ def checkin_begun(checkin_id: str, slot_ms: int) -> str:
     return f"{PREFIX}checkin_begun:{checkin_id}:{slot_ms}"
 
 
+def done_order(task_id: str) -> str:
+    """String: what came of one of Torch's own Celery tasks (JSON, signed)."""
+    return f"{PREFIX}done_order:{task_id}"
+
+
 def request(who: str, operation: str, key: str) -> str:
     """String: a request with an idempotency key, and its reply (JSON)."""
     return f"{PREFIX}request:{who}:{operation}:{key}"

@@ -75,6 +75,8 @@ class StateFolder:
         """Where this machine's own broker listens, from its start to `down`."""
         self.ledger = path / "ledger.sqlite"
         """The tasks that were enqueued on this machine."""
+        self.done_orders = path / "done-orders.jsonl"
+        """What this machine's node worker did for the fleet, so that no message has it done twice."""
         self.keys = path / "keys"
         """The keys with which this machine signs, and the roots that it trusts."""
         self.joined = path / "joined.json"

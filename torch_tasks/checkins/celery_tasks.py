@@ -20,8 +20,10 @@ from torch_tasks.tasks.execution import HeldMessage
 from torch_tasks.tasks.run import run
 from torch_tasks.tasks.system_task import SystemTask
 
+_MAY_BE_DONE = "its message was signed so long ago that it may have fired before"
 
-@app.task(bind=True, base=SystemTask, name=CHECKIN, ignore_result=True)
+
+@app.task(bind=True, base=SystemTask, name=CHECKIN, ignore_result=True, finds_what_it_did=True)
 def checkin(self: Any, asked: Checkin, slot: datetime, late: float) -> None:
     """Deliver one fire of a check-in to its receivers."""
 
@@ -31,12 +33,13 @@ def checkin(self: Any, asked: Checkin, slot: datetime, late: float) -> None:
         with acting_as(by.caller) if by else nullcontext(), suppress(TaskIdTaken):
             run.apply_async((spec,), task_id=spec.id)
 
-    if why := why_not_fired(asked):
+    message = HeldMessage(self.request)
+    if why := why_not_fired(asked) or (_MAY_BE_DONE if message.is_older_than_records else ""):
         fleet().checkins.note(
             Fire(checkin_id=asked.id, slot=slot, outcome=SlotOutcome.REFUSED, at=now(), late=late, note=why)
         )
-        HeldMessage(self.request).refuse(why)
+        message.refuse(why)
     try:
         CheckinDelivery(fleet(), asked, slot, late, enqueue).deliver()
     except BrokerAway:  # also if it forgot the receiver; one that is away is asked for the pause when it is back
-        HeldMessage(self.request).put_aside(SOON)
+        message.put_aside(SOON)

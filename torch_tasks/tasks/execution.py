@@ -51,7 +51,7 @@ from torch_tasks.tasks import dispatch, set_aside, task_counts
 from torch_tasks.tasks.dispatch import Act, Arrival, Decision, Ending, EndOfTry, Reach
 from torch_tasks.tasks.recorded_asker import asker_in
 from torch_tasks.transport.deliveries import list_of_tag, queue_of
-from torch_tasks.transport.envelope import ASKER_HEADER, LOSSES, as_header, fields_of, written
+from torch_tasks.transport.envelope import ASKER_HEADER, LOSSES, as_header, fields_of, signed_seconds_ago, written
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,11 @@ class HeldMessage:
     def is_redelivered(self) -> bool:
         """An earlier worker was lost with it."""
         return bool(self._fields.get(LOSSES))
+
+    @property
+    def is_older_than_records(self) -> bool:
+        """It was signed so long ago that the record of what it asks for may be gone because that has ended."""
+        return signed_seconds_ago(self._text or "") > settings().result_days * 86_400
 
     @property
     def times_passed(self) -> int:
@@ -281,6 +286,12 @@ class Execution:
         return f"the record of task {self._asked.id} held another spec than the one that was signed"
 
     def _accepted_anew(self) -> TaskRecord:
+        """A record for a task that has none: the broker has forgotten it, or it ended long ago."""
+        if self._message.is_older_than_records:
+            self._message.refuse(
+                f"task {self._asked.id} has no record, and its message was signed so long ago that it may have ended "
+                "before; replay it if it is to be done now"
+            )
         self._records.set_aside_unreadable(self._asked.id)
         trace = self._task.request.get(HEADER)
         self._records.accept(self._asked.id, self._asked.wire(), queue_for(self._asked), trace=trace)

@@ -171,9 +171,14 @@ def written(message: Mapping[str, Any], queue: str, *, lasts_seconds: float = SI
 
 def is_signed_long_ago(message: str) -> bool:
     """Whether it is time to sign a message anew that waits."""
+    return signed_seconds_ago(message) > SIGNED_SECONDS / 3
+
+
+def signed_seconds_ago(message: str) -> float:
+    """The age of a message's signature; 0 if it has none."""
     signature = _parts(message).signature
     at = signed_at(signature) if signature else None
-    return at is not None and time.time() - at > SIGNED_SECONDS / 3
+    return 0.0 if at is None else time.time() - at
 
 
 def readdressed(message: str, queue: str, *, even_expired: bool = False, anew: bool = False) -> str:
