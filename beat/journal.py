@@ -1,4 +1,4 @@
-"""Beat's copy of every entry on disk, in case the broker forgets."""
+"""Beat's copy of every entry on disk, and of the signed heads of all audits, in case the broker forgets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,10 @@ CREATE TABLE IF NOT EXISTS entries (
   fields TEXT NOT NULL,            -- the entry as the broker had it
   lines TEXT NOT NULL,             -- the latest lines of its history, by slot
   touched REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS audit_heads (
+  node TEXT PRIMARY KEY,
+  signed TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS place (
   name TEXT PRIMARY KEY,           -- name, position, followed
@@ -90,6 +94,16 @@ class Journal:
                 return
             yield [EntryCopy(one, json.loads(fields), json.loads(lines)) for one, fields, lines in rows]
             after = rows[-1][0]
+
+    def heads(self) -> dict[str, str]:
+        """The latest signed head of each node's audit that was kept."""
+        with self._open() as connection:
+            return dict(connection.execute("SELECT node, signed FROM audit_heads").fetchall())
+
+    def keep_heads(self, heads: Mapping[str, str]) -> None:
+        if heads:
+            with self._open() as connection:
+                connection.executemany("INSERT OR REPLACE INTO audit_heads VALUES (?, ?)", heads.items())
 
     def prune(self, keep_seconds: float) -> None:
         """Delete entries that ended or were removed longer ago than this."""

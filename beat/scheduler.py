@@ -18,6 +18,7 @@ from celery.beat import ScheduleEntry, Scheduler
 
 from torch_tasks.app import CHECKIN
 from torch_tasks.beat.follower import Follower
+from torch_tasks.beat.heads_keeper import HeadsKeeper
 from torch_tasks.beat.journal import Journal
 from torch_tasks.beat.leader import LeaderLease, LeadLost
 from torch_tasks.beat.periodic import PeriodicEntries, standing_entries
@@ -51,11 +52,13 @@ class TorchScheduler(Scheduler):
         place = re.sub(r"[^\w.-]+", "_", self._settings.broker().place)
         journal = Journal(self._settings.state.beat(place))
         self._follower = Follower(self._timetable, fleet().reconciler, journal, self._settings)
+        self._heads = HeadsKeeper(fleet().audit_heads, journal, self._settings).loop
         super().__init__(*args, lazy=lazy, **kwargs)
         self._periodic = PeriodicEntries(self.schedule, self._timetable, lambda: self._now)
         if not lazy:
             _begin_tally(self._settings.state)
             self._follower.start()
+            self._heads.start()
 
     def _open_timetable(self) -> Timetable:
         return Timetable(fleet().client, self._settings)
@@ -94,6 +97,7 @@ class TorchScheduler(Scheduler):
     def close(self) -> None:
         """End, and let another beat lead at once."""
         self._follower.stop()
+        self._heads.stop()
         try:
             self._lead.resign()
         except BrokerAway as error:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import redis
 from redis.exceptions import NoPermissionError, ResponseError
+from redis.utils import str_if_bytes
 
 from torch_tasks.broker.connection import BrokerClient, connect
 from torch_tasks.errors import NoBrokerUsers
 from torch_tasks.model.broker_address import BrokerAddress
-from torch_tasks.model.broker_users import BEGINNING, BrokerLogin, BrokerLogins, Family, rules
+from torch_tasks.model.broker_users import (
+    BEGINNING,
+    JOINING,
+    BrokerLogin,
+    BrokerLogins,
+    Family,
+    joiners_rules,
+    rules,
+)
 
-SETTLE_SECONDS = 1.0
-"""How long the former passwords stay good after the new ones are written, for connections that are just being made."""
+LOGIN_SECONDS = 10.0
+"""How long a connection may take to log in while passwords change; then it is ended, and comes with the new one."""
+
+_LOOK_SECONDS = 0.02
 
 
 def family_of(client: redis.Redis) -> Family:
@@ -37,6 +48,18 @@ def make_users(admin: BrokerAddress, logins: BrokerLogins) -> None:
         )
 
 
+def make_joiner(admin: BrokerAddress, login: BrokerLogin) -> None:
+    """Make the user with whom a machine comes that has a token and no more."""
+    _set(connect(admin), admin, login, "on", "resetpass", f">{login.password}", *joiners_rules(admin.database))
+
+
+def delete_joiners(admin: BrokerAddress, wanted: Collection[str]) -> None:
+    """Delete the users of tokens, without those that are wanted still."""
+    known = [str_if_bytes(name) for name in connect(admin).acl_users()]
+    if over := [name for name in known if name.startswith(JOINING) and name not in wanted]:
+        delete_users(admin, over)
+
+
 def save_users(admin: BrokerAddress) -> None:
     """Have the broker keep its users over its restart; :class:`NoBrokerUsers` if it would forget them."""
     client = connect(admin)
@@ -53,22 +76,43 @@ def save_users(admin: BrokerAddress) -> None:
 
 
 def change_passwords(
-    admin: BrokerAddress, former: BrokerLogins, keep: Callable[[BrokerLogins], None], *, disconnect: bool = False
+    admin: BrokerAddress,
+    former: BrokerLogins,
+    keep: Callable[[BrokerLogins], None],
+    *,
+    disconnect: bool = False,
+    login_seconds: float = LOGIN_SECONDS,
 ) -> BrokerLogins:
-    """Give these users new passwords without refusing a connection that is being made: for a moment both are good.
+    """Give these users new passwords without refusing a connection that is being made.
 
-    ``keep`` writes the new ones where processes read them. ``disconnect``: all processes must
-    log in again.
+    ``keep`` writes the new ones where processes read them. The former ones stay good until each connection that may
+    have read them has logged in. ``disconnect``: all processes must log in again.
     """
     client, new = connect(admin), former.renewed()
     for login in new.logins.values():
         _set(client, admin, login, f">{login.password}")
     keep(new)
-    time.sleep(SETTLE_SECONDS)
+    _await_logins(client, login_seconds)
     make_users(admin, new)
     if disconnect:
         end_connections(admin, {login.user for login in new.logins.values()})
     return new
+
+
+def _await_logins(client: BrokerClient, seconds: float) -> None:
+    """Return when each connection that is there now has logged in, or is gone; those that take longer are ended."""
+    _silent(client)  # what was connected before this answer is in the next one
+    waiting, deadline = _silent(client), time.monotonic() + seconds
+    while waiting and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+        waiting &= _silent(client)
+    for one in waiting:
+        client.client_kill_filter(_id=one)
+
+
+def _silent(client: BrokerClient) -> set[str]:
+    """The connections that have sent nothing yet: a process reads its password when it is connected."""
+    return {one["id"] for one in client.client_list() if one.get("cmd") == "NULL" or one.get("tot-cmds") == "0"}
 
 
 def delete_users(admin: BrokerAddress, names: list[str]) -> None:

@@ -18,21 +18,18 @@ from torch_tasks.system.processes import Processes
 
 @click.command()
 @click.option("--minutes", type=click.IntRange(1, 1440), default=10, show_default=True, help="How long it counts.")
+@click.option("--name", metavar="NODE", help="The machine's name; it gets users of its own on the broker.")
 @JSON
-def invite(minutes: int, json_wanted: bool) -> None:
+def invite(minutes: int, name: str | None, json_wanted: bool) -> None:
     """Print a token with which one further machine joins the fleet: `torch-tasks node join TOKEN` there.
 
-    Whoever has the token may join in its stead until it is used or over.
+    With --name, its users on the broker are made, which takes the login of the broker's administrator in
+    TORCH_BROKER_URL; without, it gets the login that this machine has. Whoever has the token may join in its stead
+    until it is used or over.
     """
     refuse_in_pane(settings().state, "node invite")
-    made = invite_machine(minutes * 60)
+    made = invite_machine(minutes * 60, name)
     as_json_or_line(json_wanted, {"token": made.text, "until": made.until}, made.text)
-    if settings().broker().socket:
-        click.echo(
-            "note: this fleet's broker listens on a socket of this machine alone; a machine elsewhere needs a broker "
-            "that it can reach (docs/broker.md)",
-            err=True,
-        )
     if not Processes(settings().state.run).find("node"):
         click.echo("note: no process answers to that token before 'torch-tasks up' runs here", err=True)
 

@@ -16,6 +16,7 @@ from torch_tasks.cli.tables import Column, state
 from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.machine.fleet_keys import rotated_elsewhere
 from torch_tasks.machine.issued_keys import issue_into
+from torch_tasks.model.broker_users import BrokerRole, user_name
 from torch_tasks.server.tokens import TokenRole
 from torch_tasks.settings import settings
 from torch_tasks.signing.key_certificate import KeyCertificate
@@ -164,3 +165,5 @@ def revoke(name: str, json_wanted: bool) -> None:
         click.echo(f"revoked: {one.owner}, serial {one.serial}")
         if one.kind is CallerKind.NODE and one.name != ring.node:
             click.echo(f"  {one.name} needs a new key: 'torch-tasks node invite' here, 'node join TOKEN' there")
+            users = " ".join(user_name(role, one.name) for role in BrokerRole)
+            click.echo(f"  if it has users on the broker, end them, too: 'torch-tasks broker remove {users}'")

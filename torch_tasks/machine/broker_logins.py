@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,15 @@ from torch_tasks.broker.logins import logins_file
 from torch_tasks.errors import NoBrokerUsers, WrongUsage
 from torch_tasks.machine.broker import administrators_address
 from torch_tasks.model.broker_address import BrokerAddress
-from torch_tasks.model.broker_users import BrokerLogin, BrokerLogins, BrokerRole, new_password, read_logins, user_name
+from torch_tasks.model.broker_users import (
+    JOINING,
+    BrokerLogin,
+    BrokerLogins,
+    BrokerRole,
+    new_password,
+    read_logins,
+    user_name,
+)
 from torch_tasks.settings import Settings
 from torch_tasks.system.files import exclusive, make_folder, write_private
 
@@ -66,6 +74,33 @@ def add(settings: Settings, role: BrokerRole, name: str) -> BrokerAddress:
     login = BrokerLogin(user=user_name(role, name), password=new_password())
     _make_lasting(admin, BrokerLogins(place=admin.place, logins={role: login}), lasting=bool(settings.given_broker()))
     return admin.with_login(login)
+
+
+def make_for_joining(
+    settings: Settings, node: str, token_id: str, open_tokens: Collection[str]
+) -> tuple[BrokerAddress, BrokerLogins]:
+    """Make the users of a machine that is to join, and one with which it can ask for that and no more.
+
+    The address has the latter's login. Those of tokens that are not open any more are deleted.
+    """
+    admin = settings.given_broker()
+    if admin is None or admin.login is None:
+        raise NoBrokerUsers(
+            f"to make the users of {node} takes a login that may make users: 'TORCH_BROKER_URL=… torch-tasks node "
+            f"invite --name {node}', with the login of the broker's administrator in the address"
+        )
+    users.delete_joiners(admin, {f"{JOINING}{one}" for one in open_tokens})
+    logins = BrokerLogins.new(admin.place, node)
+    _make_lasting(admin, logins)
+    joiner = BrokerLogin(user=f"{JOINING}{token_id}", password=new_password())
+    users.make_joiner(admin, joiner)
+    return admin.with_login(joiner), logins
+
+
+def keep_given(settings: Settings, logins: BrokerLogins, address: BrokerAddress) -> None:
+    """Have this machine's processes connect there as the users that were made for it."""
+    with exclusive(settings.state.path / "broker-logins.lock"):
+        _keep(settings.state.broker_logins, logins.model_copy(update={"place": address.place}))
 
 
 def remove(settings: Settings, names: list[str]) -> None:

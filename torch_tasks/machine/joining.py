@@ -10,6 +10,7 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Self
@@ -19,14 +20,17 @@ from pydantic import Field, SecretStr, ValidationError
 from torch_tasks import keys
 from torch_tasks.broker.connection import connect
 from torch_tasks.caller import CallerKind
+from torch_tasks.config_files import glance
 from torch_tasks.errors import BadSignature, JoinRefused, KeysUnusable, OtherFleet, WrongUsage
 from torch_tasks.fleet import Fleet, fleet
-from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.machine.broker_logins import keep_given, known_logins, make_for_joining
+from torch_tasks.model.broker_address import OWN_PLACE, BrokerAddress
+from torch_tasks.model.broker_users import BrokerLogins
 from torch_tasks.model.fields import AgentId, Model
 from torch_tasks.settings import Settings
 from torch_tasks.signing.ed25519 import decode, encode, fingerprint, new_key, public_key_of
 from torch_tasks.signing.fleet_keys import FleetKeys
-from torch_tasks.signing.keyring import FLEET_FILE, Identity, Keyring, keyring
+from torch_tasks.signing.keyring import FLEET_FILE, Identity, Keyring, keyring, note_key_change
 from torch_tasks.signing.sealed_box import open_with, seal_with
 from torch_tasks.store.key_exchange import KeyExchange
 from torch_tasks.system.files import exclusive, make_folder, write_private
@@ -47,6 +51,8 @@ class JoinToken(Model):
     """The public key of the fleet's first root."""
     until: int
     broker_url: SecretStr
+    node: AgentId | None = None
+    """The name that the machine gets; None: it has one."""
 
     @property
     def text(self) -> str:
@@ -76,6 +82,10 @@ class Invitation(Model):
 
     secret: str
     until: int
+    only: str | None = None
+    """The name of the machine that it is for."""
+    logins: BrokerLogins | None = None
+    """The users of the broker that were made for that machine."""
     node: str | None = None
     """The machine that joined with it."""
     key: str | None = None
@@ -97,7 +107,8 @@ class JoinAnswer(Model):
     fleet_keys: str = ""
     root_place: Annotated[str, Field(max_length=64)] = ""
     """The machine with the fleet's root."""
-    broker_url: str = ""
+    logins: BrokerLogins | None = None
+    """Its users on the broker, if some were made for it."""
 
 
 class InvitationDesk:
@@ -110,23 +121,52 @@ class InvitationDesk:
         self._file = ring.folder / "invitations"
         self._lock = ring.folder / "invitations.lock"
 
-    def invite(self, seconds: float) -> JoinToken:
-        """A token for one machine; :class:`KeysUnusable` where the root is not."""
+    def invite(self, seconds: float, node: str | None = None) -> JoinToken:
+        """A token for one machine; :class:`KeysUnusable` where the root is not.
+
+        With the name of the ``node``, the machine gets that name, and users of its own on the broker: none that
+        :class:`NoBrokerUsers` names.
+        """
         if not self._ring.may_issue:
             raise KeysUnusable(
                 f"{self._ring.folder} does not have the private key of the fleet's root; invite on the machine that has"
             )
+        if node and (taken := self._why_taken(node)):
+            raise JoinRefused(taken)
         secret, until = encode(secrets.token_bytes(32)), int(time.time() + seconds)
-        token = JoinToken(
-            id=secrets.token_hex(8),
+        with exclusive(self._lock):
+            known, token_id = self._read(), secrets.token_hex(8)
+            address, logins = self._way_to_broker(known, node, token_id)
+            self._write({**known, token_id: Invitation(secret=secret, until=until, only=node, logins=logins)})
+        note_key_change("keys.invited", f"token {token_id}" + (f" for node {node}" if node else ""))
+        return JoinToken(
+            id=token_id,
             secret=SecretStr(secret),
             root=self._ring.fleet_keys.roots[0].key,
             until=until,
-            broker_url=self._fleet.settings.broker().url,
+            broker_url=address.url,
+            node=node,
         )
-        with exclusive(self._lock):
-            self._write({**self._read(), token.id: Invitation(secret=secret, until=until)})
-        return token
+
+    def _way_to_broker(
+        self, known: Mapping[str, Invitation], node: str | None, token_id: str
+    ) -> tuple[BrokerAddress, BrokerLogins | None]:
+        """With which address the machine comes, and the users that were made for it."""
+        settings = self._fleet.settings
+        if settings.broker().place == OWN_PLACE:
+            raise JoinRefused(
+                "this fleet's broker listens on a socket of this machine alone, which no other reaches; docs/broker.md "
+                "says how to have one for several machines"
+            )
+        if node:
+            waiting = [name for name, one in known.items() if one.key is None and one.until > time.time()]
+            return make_for_joining(settings, node, token_id, waiting)
+        if known_logins(settings):
+            raise JoinRefused(
+                "this machine's users on the broker are its own. To make some for the other, name it, with the login "
+                "of the broker's administrator: 'TORCH_BROKER_URL=… torch-tasks node invite --name NAME'"
+            )
+        return settings.broker(), None
 
     def answer(self) -> None:
         """Answer the machines that wait."""
@@ -158,7 +198,7 @@ class InvitationDesk:
             certificate=self._ring.issue(CallerKind.NODE, request.node, request.key),
             fleet_keys=self._ring.fleet_text,
             root_place=self._ring.node,
-            broker_url=self._fleet.settings.broker().url.get_secret_value(),
+            logins=invitation.logins,
         )
         log.info("node %s has joined the fleet", request.node)
         return seal_with(invitation.secret, answer.model_dump_json(), f"answer {name}")
@@ -170,17 +210,22 @@ class InvitationDesk:
             return f"the token was used before, by the machine {invitation.node}; it lets one machine join"
         if invitation.until < time.time():
             return f"the token expired {time.time() - invitation.until:.0f} s ago; 'torch-tasks node invite' makes one"
+        if invitation.only not in (None, request.node):
+            return f"the token is for the machine {invitation.only}, and this one is called {request.node}"
+        return self._why_taken(request.node)
+
+    def _why_taken(self, node: str) -> str:
         others = [
             one
             for one in self._ring.issued()
-            if (one.kind, one.name) == (CallerKind.NODE, request.node)
+            if (one.kind, one.name) == (CallerKind.NODE, node)
             and one.valid_until > time.time()
             and not self._ring.is_revoked(one)
         ]
-        if others or request.node == self._ring.node:
+        if others or node == self._ring.node:
             return (
-                f"the fleet has a machine {request.node} already; set TORCH_NODE to another name here, or revoke that "
-                f"machine's keys on the root's machine: 'torch-tasks keys revoke {request.node}'"
+                f"the fleet has a machine {node} already; choose another name (TORCH_NODE there, or --name of 'node "
+                f"invite'), or revoke that machine's keys on the root's machine: 'torch-tasks keys revoke {node}'"
             )
         return ""
 
@@ -199,9 +244,9 @@ class InvitationDesk:
         write_private(self._file, json.dumps(kept))
 
 
-def invite_machine(seconds: float) -> JoinToken:
+def invite_machine(seconds: float, node: str | None = None) -> JoinToken:
     """A token of this machine's fleet."""
-    return InvitationDesk(fleet(), keyring()).invite(seconds)
+    return InvitationDesk(fleet(), keyring()).invite(seconds, node)
 
 
 def join(token: JoinToken, settings: Settings, seconds: float) -> Identity:
@@ -213,8 +258,8 @@ def join(token: JoinToken, settings: Settings, seconds: float) -> Identity:
         raise JoinRefused(
             f"the token expired {time.time() - token.until:.0f} s ago; 'torch-tasks node invite' makes one"
         )
-    url = settings.broker_url or token.broker_url
-    exchange = KeyExchange(connect(BrokerAddress(url=url, source="TORCH_BROKER_URL")))
+    node, address = _name_with(token, settings), _address_with(token, settings)
+    exchange = KeyExchange(connect(address))
     _require_fleet_of(token, exchange)
     _leave_own_fleet(token, settings)
     make_folder(settings.keys_folder.parent)
@@ -222,11 +267,28 @@ def join(token: JoinToken, settings: Settings, seconds: float) -> Identity:
     if not pending.exists():
         write_private(pending, new_key())
     private = pending.read_text()
-    text = _ask(token, exchange, JoinRequest(node=settings.node, key=public_key_of(private)), seconds)
+    text = _ask(token, exchange, JoinRequest(node=node, key=public_key_of(private)), seconds)
     try:
-        return _settle_in(token, _opened(text, token, public_key_of(private)), settings, private)
+        answer = _opened(text, token, public_key_of(private))
+        identity = _settle_in(token, answer, settings, private, node)
+        _keep_way_to_broker(answer, settings, address, node)
+        return identity
     finally:
         pending.unlink()
+
+
+def _name_with(token: JoinToken, settings: Settings) -> str:
+    named = glance("node")
+    if token.node and named not in (None, token.node):
+        raise JoinRefused(f"the token is for the machine {token.node}, and TORCH_NODE says {named}; leave that out")
+    return token.node or settings.node
+
+
+def _address_with(token: JoinToken, settings: Settings) -> BrokerAddress:
+    """Where this machine reaches the broker, which it may know otherwise, with the token's login if it has none."""
+    told = BrokerAddress(url=token.broker_url, source="TORCH_BROKER_URL")
+    own = settings.given_broker() or told
+    return own if own.login else own.with_login(told.login)
 
 
 def _require_fleet_of(token: JoinToken, exchange: KeyExchange) -> None:
@@ -298,14 +360,20 @@ def _opened(text: str, token: JoinToken, key: str) -> JoinAnswer:
     return answer
 
 
-def _settle_in(token: JoinToken, answer: JoinAnswer, settings: Settings, private: str) -> Identity:
-    """Keep what the machine was given in its state folder, for its owner alone."""
+def _settle_in(token: JoinToken, answer: JoinAnswer, settings: Settings, private: str, node: str) -> Identity:
+    """Keep the keys that the machine was given, for its owner alone."""
     if FleetKeys.read(answer.fleet_keys).roots[0].key != token.root:
         raise JoinRefused("the answer is of another fleet than the token")
     folder = settings.keys_folder
-    ring = Keyring.of_fleet(folder, answer.fleet_keys, settings.node, root_place=answer.root_place)
-    identity = ring.keep(private, answer.certificate)
+    ring = Keyring.of_fleet(folder, answer.fleet_keys, node, root_place=answer.root_place)
+    return ring.keep(private, answer.certificate)
+
+
+def _keep_way_to_broker(answer: JoinAnswer, settings: Settings, address: BrokerAddress, node: str) -> None:
+    """Keep in the state folder how the machine is called and reaches the broker, as users of its own if it has some."""
     make_folder(settings.state.path)
-    joined = {"node": settings.node, "broker_url": answer.broker_url}
+    if answer.logins:
+        address = address.with_login(None)
+        keep_given(settings, answer.logins, address)
+    joined = {"node": node, "broker_url": address.url.get_secret_value()}
     write_private(settings.state.joined, json.dumps(joined))
-    return identity

@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from torch_tasks.keys import PREFIX, message, task_record
+from torch_tasks.keys import FLEET_KEYS, JOIN_REQUESTS, PREFIX, key_answer, message, task_record
 from torch_tasks.redaction import protect
 
 Family = Literal["valkey", "dragonfly"]
@@ -64,6 +64,10 @@ BEGINNING = "torch-"
 def user_name(role: BrokerRole, name: str) -> str:
     """The user of this role on the node of this name, or of the program or viewer of this name elsewhere."""
     return f"{BEGINNING}{role}-{name}"
+
+
+JOINING = f"{BEGINNING}join-"
+"""So begin the names of the users with whom machines come that have a token and no more."""
 
 
 class BrokerLogin(BaseModel):
@@ -164,4 +168,13 @@ def rules(role: BrokerRole, family: Family, database: int = 0) -> list[str]:
         *("resetchannels", *(f"&{channel}" for channel in (*celerys, *(() if looks else _CHANNELS)))),
         *("-@all", "+@all", "-@admin", "-@dangerous", "+info", *_COMMANDS[family]),
         *("-move", "-copy", "+select" if database else "-select"),
+    ]
+
+
+def joiners_rules(database: int = 0) -> list[str]:
+    """What a machine may do that shows its token: ask to join, and read the answer."""
+    return [
+        *("resetkeys", f"%R~{FLEET_KEYS}", f"~{JOIN_REQUESTS}", f"~{key_answer('*')}", "resetchannels"),
+        *("-@all", "+auth", "+hello", "+ping", "+client|setinfo", "+multi", "+exec"),
+        *("+getrange", "+hset", "+expire", "+hdel", "+del", *(["+select"] if database else [])),
     ]

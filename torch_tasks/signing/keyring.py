@@ -117,7 +117,7 @@ class Keyring:
             if not before.is_older_than(theirs):
                 return text == self._fleet_text
             self._write_fleet_keys(text)
-            _note("keys.heard", theirs.news_since(before), by_itself=True)
+            note_key_change("keys.heard", theirs.news_since(before), by_itself=True)
         return True
 
     def revoke(self, name: str) -> list[KeyCertificate]:
@@ -142,7 +142,7 @@ class Keyring:
                     f"no certificate that counts has the serial or the name {name!r}; 'torch-tasks keys list' has all"
                 )
             self._write_fleet_keys(changed.signed_by(root))
-            _note("keys.revoked", ", ".join(map(str, revoked)) or f"root {name}")
+            note_key_change("keys.revoked", ", ".join(map(str, revoked)) or f"root {name}")
         return revoked
 
     def rotate_root(self) -> None:
@@ -155,7 +155,7 @@ class Keyring:
             write_private(self._root_file, f"{root}\n{former}\n")  # a process that is killed here leaves either of use
             self._write_fleet_keys(changed.signed_by(root))
             write_private(self._root_file, f"{root}\n")
-            _note("keys.root_followed", f"root {name} by {self._fleet_keys.latest.name}")
+            note_key_change("keys.root_followed", f"root {name} by {self._fleet_keys.latest.name}")
 
     def _found(self) -> None:
         if own_desk():
@@ -167,7 +167,7 @@ class Keyring:
             root = new_key()
             write_private(self._root_file, f"{root}\n")
             self._write_fleet_keys(FleetKeys.founded(public_key_of(root)).signed_by(root))
-            _note("keys.founded", f"fleet {self.fleet} in {self.folder}")
+            note_key_change("keys.founded", f"fleet {self.fleet} in {self.folder}")
 
     def _root_key(self, command: str) -> str:
         """The private key of the latest root; :class:`KeysUnusable` says where the command is run that needs it."""
@@ -263,7 +263,7 @@ class Keyring:
             raise BadSignature(f"the certificate of {certificate.owner} is one for another key")
         text = json.dumps({"key": private, "certificate": certificate_text})
         write_private(self._file_of(certificate.kind, certificate.name), text)
-        _note("keys.kept", f"{certificate} in {self.folder}", by_itself=by_itself)
+        note_key_change("keys.kept", f"{certificate} in {self.folder}", by_itself=by_itself)
         return Identity(certificate, certificate_text, private)
 
     def issue(
@@ -314,7 +314,7 @@ class Keyring:
             root=latest if latest.after else None,
         )
         if for_others:
-            _note("keys.issued", f"{certificate} until {certificate.ends_at:%Y-%m-%d %H:%M} UTC", must=True)
+            note_key_change("keys.issued", f"{certificate} until {certificate.ends_at:%Y-%m-%d %H:%M} UTC", must=True)
         text = certificate.signed_by(root)
         self._note_issued(text)
         return text
@@ -396,5 +396,6 @@ def _keyring(folder: Path, node: str) -> Keyring:
     return Keyring(folder, node)
 
 
-def _note(what: str, on: str, *, by_itself: bool = False, must: bool = False) -> None:
+def note_key_change(what: str, on: str, *, by_itself: bool = False, must: bool = False) -> None:
+    """Have the audit note it, which stands above this."""
     load(NOTE_KEY_CHANGE)(what, on, by_itself=by_itself, must=must)

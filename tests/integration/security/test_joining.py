@@ -11,16 +11,20 @@ from pathlib import Path
 import pytest
 from nodes import Broker
 from pydantic import SecretStr
+from redis.exceptions import NoPermissionError
 from waiting import until
 
 from torch_tasks import keys
+from torch_tasks.broker.connection import connect
 from torch_tasks.caller import CallerKind
-from torch_tasks.errors import JoinRefused, KeyRevoked, KeysUnusable, OtherFleet, TorchError, WrongUsage
+from torch_tasks.errors import JoinRefused, KeyRevoked, KeysUnusable, NoBrokerUsers, OtherFleet, TorchError, WrongUsage
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine import fleet_keys, joining
 from torch_tasks.machine.fleet_keys import CertificateDesk, agree, require_own_fleet
 from torch_tasks.machine.issued_keys import issue_into
 from torch_tasks.machine.joining import InvitationDesk, JoinToken, join
+from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.model.broker_users import JOINING, BrokerRole, read_logins
 from torch_tasks.settings import Settings
 from torch_tasks.signing.ed25519 import new_key, public_key_of
 from torch_tasks.signing.keyring import RENEWED_AT, Identity, Keyring
@@ -59,8 +63,8 @@ class Member:
         certificates.answer()
         invitations.answer()
 
-    def invite(self, seconds: float = 60) -> JoinToken:
-        return InvitationDesk(self.fleet, self.ring).invite(seconds)
+    def invite(self, seconds: float = 60, node: str | None = None) -> JoinToken:
+        return InvitationDesk(self.fleet, self.ring).invite(seconds, node)
 
 
 @pytest.fixture
@@ -146,6 +150,78 @@ def test_what_was_given_is_settings_of_the_state_folder(
     assert (found.node, found.broker().url.get_secret_value()) == ("second", broker.url)
     monkeypatch.setenv("TORCH_NODE", "other")
     assert Settings().node == "other"
+
+
+@pytest.fixture
+def no_users(broker: Broker) -> Iterator[None]:
+    """A broker that has no users of other machines, before the test and after it."""
+    yield
+    with broker.client as client:
+        others = [name for name in client.acl_users() if "second" in name or name.startswith(JOINING)]
+        client.acl_deluser(*others)
+
+
+@pytest.mark.usefixtures("no_users")
+def test_a_machine_that_was_named_gets_users_of_its_own(
+    first: Member, machine: Callable[[str], Member], broker: Broker
+) -> None:
+    second, former = machine("second"), first.invite(-1, "second")
+    token = first.invite(60, "second")
+    with broker.client as client:
+        joiners = [name for name in client.acl_users() if name.startswith(JOINING)]
+    assert joiners == [f"{JOINING}{token.id}"]  # that of the token which is over has gone
+    assert token.id != former.id
+    second.settings = second.settings.model_copy(update={"broker_url": None})
+    joined(first, second, token)
+    kept = read_logins(second.settings.state.broker_logins)
+    assert kept
+    assert {login.user for login in kept.logins.values()} == {f"torch-{role}-second" for role in BrokerRole}
+    told = json.loads(second.settings.state.joined.read_text())
+    assert told["node"] == "second"
+    address = BrokerAddress(url=told["broker_url"], source="TORCH_BROKER_URL")
+    assert (address.login, kept.place) == (None, address.place)
+    for login in kept.logins.values():
+        client = connect(address.with_login(login))
+        assert client.ping()
+        for forbidden in ("CONFIG GET *", "ACL LIST", "FLUSHALL"):
+            with pytest.raises(NoPermissionError):
+                client.execute_command(*forbidden.split())
+        assert login.password not in repr(kept) + repr(token) + token.text
+
+
+@pytest.mark.usefixtures("no_users")
+def test_who_comes_with_a_token_can_ask_to_join_and_nothing_else(first: Member) -> None:
+    client = connect(BrokerAddress(url=first.invite(60, "second").broker_url, source="TORCH_BROKER_URL"))
+    assert client.getrange(keys.FLEET_KEYS, 0, 9)
+    attempts = [
+        f"SET {keys.FLEET_KEYS} x", f"DEL {keys.FLEET_KEYS}", f"HGETALL {keys.JOIN_REQUESTS}", "KEYS *", "SCAN 0",
+        f"HSET {keys.CERTIFICATE_REQUESTS} a b", f"LPUSH {keys.SYSTEM_QUEUE} x", "PUBLISH celery.pidbox x",
+        f"GET {keys.task_record('1')}", "ACL LIST", "CLIENT LIST", "FLUSHALL",
+    ]  # fmt: skip
+    for attempt in attempts:
+        with pytest.raises(NoPermissionError):
+            client.execute_command(*attempt.split())
+
+
+@pytest.mark.usefixtures("no_users")
+def test_a_token_for_a_name_is_for_no_other(first: Member, machine: Callable[[str], Member]) -> None:
+    token = first.invite(60, "second")
+    with pytest.raises(JoinRefused, match="the token is for the machine second, and this one is called third"):
+        joined(first, machine("third"), changed(token, node=None))
+    joined(first, machine("second"), token)
+    with pytest.raises(JoinRefused, match="the fleet has a machine second already"):
+        first.invite(60, "second")
+
+
+def test_nobody_makes_users_without_a_login_that_may(first: Member) -> None:
+    first.settings = first.settings.model_copy(update={"broker_url": None})
+    first.fleet = Fleet(first.settings)
+    with pytest.raises(JoinRefused, match="listens on a socket of this machine alone"):
+        first.invite()
+    first.settings = first.settings.model_copy(update={"broker_url": SecretStr("redis://127.0.0.1:1/0")})
+    first.fleet = Fleet(first.settings)
+    with pytest.raises(NoBrokerUsers, match="node invite --name second"):
+        first.invite(60, "second")
 
 
 def test_a_token_lets_one_machine_join(first: Member, machine: Callable[[str], Member]) -> None:

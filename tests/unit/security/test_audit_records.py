@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from torch_tasks.beat.heads_keeper import HeadsKeeper
+from torch_tasks.beat.journal import Journal
 from torch_tasks.caller import Caller, CallerKind, acting_as
 from torch_tasks.cli.audit import audit as command
 from torch_tasks.errors import AuditBroken, AuditNotWritten, NotAllowed
@@ -181,17 +183,36 @@ def test_a_log_that_is_gone_or_written_anew_is_named() -> None:
     assert audit.verify.carry_out(Nothing()).fault is Fault.CHANGED
 
 
+class Broker:
+    """Keeps heads as the broker does."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    def all(self) -> dict[str, str]:
+        return dict(self.kept)
+
+    def put(self, heads: dict[str, str]) -> None:
+        self.kept.update(heads)
+
+
+def test_beats_journal_knows_the_head_when_log_and_broker_and_folder_were_written_anew(tmp_path: Path) -> None:
+    broker, file, log = Broker(), settings().state.audit_heads, some(5)
+    keeper = HeadsKeeper(broker, Journal(tmp_path / "beat.sqlite"), settings())  # type: ignore[arg-type]
+    exchange(log, file, broker)  # type: ignore[arg-type]
+    keeper.play_round()
+    signed = dict(broker.kept)
+    shutil.rmtree(log.folder)
+    file.unlink()
+    broker.kept = {"build-1": "what nobody signed"}
+    some(2)
+    HeadsKeeper(broker, Journal(tmp_path / "beat.sqlite"), settings()).play_round()  # type: ignore[arg-type]
+    assert broker.kept == signed
+    with pytest.raises(AuditBroken, match="is not the one that this node signed"):
+        exchange(audit_log(), file, broker)  # type: ignore[arg-type]
+
+
 def test_heads_that_others_know_come_back_and_the_latest_counts() -> None:
-    class Broker:
-        def __init__(self) -> None:
-            self.kept: dict[str, str] = {}
-
-        def all(self) -> dict[str, str]:
-            return dict(self.kept)
-
-        def put(self, heads: dict[str, str]) -> None:
-            self.kept.update(heads)
-
     broker, file, log = Broker(), settings().state.audit_heads, some(3)
     exchange(log, file, broker)  # type: ignore[arg-type]
     first = dict(broker.kept)
