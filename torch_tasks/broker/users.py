@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 import redis
@@ -50,7 +51,9 @@ def make_users(admin: BrokerAddress, logins: BrokerLogins) -> None:
 
 def make_joiner(admin: BrokerAddress, login: BrokerLogin) -> None:
     """Make the user with whom a machine comes that has a token and no more."""
-    _set(connect(admin), admin, login, "on", "resetpass", f">{login.password}", *joiners_rules(admin.database))
+    client = connect(admin)
+    may = joiners_rules(family_of(client), admin.database)
+    _set(client, admin, login, "on", "resetpass", f">{login.password}", *may)
 
 
 def delete_joiners(admin: BrokerAddress, wanted: Collection[str]) -> None:
@@ -89,6 +92,11 @@ def change_passwords(
     have read them has logged in. ``disconnect``: all processes must log in again.
     """
     client, new = connect(admin), former.renewed()
+    if disconnect and family_of(client) == "dragonfly":
+        raise NoBrokerUsers(
+            f"the broker at {admin} does not say whose a connection is, as DragonflyDB does not, so none can be ended "
+            "by its user; leave --disconnect out"
+        )
     for login in new.logins.values():
         _set(client, admin, login, f">{login.password}")
     keep(new)
@@ -120,12 +128,10 @@ def delete_users(admin: BrokerAddress, names: list[str]) -> None:
     connect(admin).execute_command("ACL", "DELUSER", *[name for name in names if name.startswith(BEGINNING)])
 
 
-def connections(admin: BrokerAddress) -> Mapping[str, int]:
-    """How many connections each user has."""
-    found: dict[str, int] = {}
-    for one in _clients(admin):
-        found[one.get("user", "")] = found.get(one.get("user", ""), 0) + 1
-    return found
+def connections(admin: BrokerAddress) -> Mapping[str, int] | None:
+    """How many connections each user has; None if the broker does not say whose each is, as DragonflyDB does not."""
+    users = [one.get("user") for one in _clients(admin)]
+    return None if None in users else Counter(filter(None, users))
 
 
 def end_connections(admin: BrokerAddress, names: set[str]) -> None:

@@ -29,13 +29,15 @@ def users(json_wanted: bool) -> None:
     kept, counts = broker_logins.known_logins(settings()), broker_logins.connections(settings())
     roles = {login.user: str(role) for role, login in kept.logins.items()} if kept else {}
     rows = [
-        {"user": user, "role": roles.get(user, ""), "connections": counts.get(user, 0)}
-        for user in sorted({*roles, *counts})
+        {"user": user, "role": roles.get(user, ""), "connections": None if counts is None else counts.get(user, 0)}
+        for user in sorted({*roles, *(counts or ())})
     ]
     if json_wanted:
         as_json(rows)
-    else:
-        as_table([Column("USER"), Column("ROLE"), Column("CONNECTIONS")], [tuple(row.values()) for row in rows])
+        return
+    as_table([Column("USER"), Column("ROLE"), Column("CONNECTIONS")], [tuple(row.values()) for row in rows])
+    if counts is None:
+        click.echo("note: this broker does not say whose each connection is", err=True)
 
 
 @broker.command()

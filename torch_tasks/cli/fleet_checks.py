@@ -34,7 +34,7 @@ def broker_users() -> str:
     address = settings().broker()
     client = connect(address)
     try:
-        who = str_if_bytes(client.acl_whoami())
+        who = str_if_bytes(client.acl_whoami()).removeprefix("User is ")  # DragonflyDB answers in words
     except ResponseError:
         return "none: this broker knows no users"
     if known_logins(settings()):

@@ -124,8 +124,8 @@ def hand_down_login(settings: Settings) -> None:
     os.environ["TORCH_BROKER_URL"] = given.with_login(None).url.get_secret_value()
 
 
-def connections(settings: Settings) -> Mapping[str, int]:
-    """How many connections each user of the broker has."""
+def connections(settings: Settings) -> Mapping[str, int] | None:
+    """How many connections each user of the broker has; None if it does not say."""
     return users.connections(administrator(settings))
 
 

@@ -240,7 +240,7 @@ class InvitationDesk:
 
     def _write(self, invitations: dict[str, Invitation]) -> None:
         since = time.time() - _KEPT_SECONDS
-        kept = {name: one.model_dump() for name, one in invitations.items() if one.until > since}
+        kept = {name: one.model_dump(mode="json") for name, one in invitations.items() if one.until > since}
         write_private(self._file, json.dumps(kept))
 
 

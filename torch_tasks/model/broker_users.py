@@ -171,10 +171,11 @@ def rules(role: BrokerRole, family: Family, database: int = 0) -> list[str]:
     ]
 
 
-def joiners_rules(database: int = 0) -> list[str]:
+def joiners_rules(family: Family, database: int = 0) -> list[str]:
     """What a machine may do that shows its token: ask to join, and read the answer."""
     return [
         *("resetkeys", f"%R~{FLEET_KEYS}", f"~{JOIN_REQUESTS}", f"~{key_answer('*')}", "resetchannels"),
-        *("-@all", "+auth", "+hello", "+ping", "+client|setinfo", "+multi", "+exec"),
+        *("-@all", "+auth", "+hello", "+ping", "+multi", "+exec"),
+        *(["+client|setinfo"] if family == "valkey" else []),
         *("+getrange", "+hset", "+expire", "+hdel", "+del", *(["+select"] if database else [])),
     ]

