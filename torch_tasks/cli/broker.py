@@ -11,7 +11,9 @@ from torch_tasks.cli.output import as_json, as_table
 from torch_tasks.cli.tables import Column
 from torch_tasks.machine import broker_logins
 from torch_tasks.machine.agent_folder import refuse_in_pane
-from torch_tasks.model.broker_users import BrokerRole
+from torch_tasks.model.asker import Asker
+from torch_tasks.model.broker_users import BrokerRole, user_name
+from torch_tasks.security.audit import note_event
 from torch_tasks.settings import settings
 from torch_tasks.system.files import write_private
 
@@ -44,6 +46,7 @@ def users(json_wanted: bool) -> None:
 def make() -> None:
     """Make this node's users on the broker that TORCH_BROKER_URL names, with a login there that may make users."""
     made = broker_logins.make(settings())
+    _note("made", *(login.user for login in made.logins.values()))
     click.echo("made " + ", ".join(login.user for login in made.logins.values()))
     click.echo("From now on this machine's processes connect as they: start them again, and leave the login out of the")
     click.echo("address. Its login is needed for 'torch-tasks broker rotate' and 'add' alone.")
@@ -54,6 +57,7 @@ def make() -> None:
 def rotate(disconnect: bool) -> None:
     """Give this machine's users new passwords while work goes on."""
     new = broker_logins.rotate(settings(), disconnect=disconnect)
+    _note("rotated", *(login.user for login in new.logins.values()))
     click.echo("new passwords for " + ", ".join(login.user for login in new.logins.values()))
 
 
@@ -64,6 +68,7 @@ def rotate(disconnect: bool) -> None:
 def add(role: str, name: str, file: Path) -> None:
     """Make a user for a program or a viewer elsewhere, and write the broker's address with its login into FILE."""
     address = broker_logins.add(settings(), BrokerRole(role), name)
+    _note("added", user_name(BrokerRole(role), name))
     write_private(file.absolute(), address.url.get_secret_value() + "\n")
     click.echo(f"{address} is in {file}")
 
@@ -72,4 +77,9 @@ def add(role: str, name: str, file: Path) -> None:
 @click.argument("users", nargs=-1)
 def remove(users: tuple[str, ...]) -> None:
     """Delete users that Torch has made; without a name, this machine's own on a broker elsewhere."""
-    broker_logins.remove(settings(), list(users))
+    _note("removed", *broker_logins.remove(settings(), list(users)))
+
+
+def _note(what: str, *users: str) -> None:
+    """Note in the audit what became of users of the broker."""
+    note_event(f"broker.{what}", ", ".join(users), who=Asker.now(), durable=True)

@@ -103,15 +103,20 @@ def keep_given(settings: Settings, logins: BrokerLogins, address: BrokerAddress)
         _keep(settings.state.broker_logins, logins.model_copy(update={"place": address.place}))
 
 
-def remove(settings: Settings, names: list[str]) -> None:
-    """Delete these users; the broker ends their connections. Without names: this machine's, on a broker elsewhere."""
+def remove(settings: Settings, names: list[str]) -> list[str]:
+    """Delete these users; the broker ends their connections. Without names: this machine's, on a broker elsewhere.
+
+    Returns whom.
+    """
     admin = administrator(settings)
     kept = None if names else known_logins(settings)
-    users.delete_users(admin, names or [login.user for login in (kept.logins.values() if kept else ())])
+    names = names or [login.user for login in (kept.logins.values() if kept else ())]
+    users.delete_users(admin, names)
     if kept:
         settings.state.broker_logins.unlink(missing_ok=True)
     if settings.given_broker():
         users.save_users(admin)
+    return names
 
 
 def hand_down_login(settings: Settings) -> None:

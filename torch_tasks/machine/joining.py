@@ -136,9 +136,9 @@ class InvitationDesk:
         secret, until = encode(secrets.token_bytes(32)), int(time.time() + seconds)
         with exclusive(self._lock):
             known, token_id = self._read(), secrets.token_hex(8)
+            note_key_change("keys.invited", f"token {token_id}" + (f" for node {node}" if node else ""), must=True)
             address, logins = self._way_to_broker(known, node, token_id)
             self._write({**known, token_id: Invitation(secret=secret, until=until, only=node, logins=logins)})
-        note_key_change("keys.invited", f"token {token_id}" + (f" for node {node}" if node else ""))
         return JoinToken(
             id=token_id,
             secret=SecretStr(secret),
