@@ -285,7 +285,7 @@ def test_a_second_machine_of_a_name_is_refused(first: Member, second: Member, ma
     for name in ("second", "first"):
         settings = again.settings.model_copy(update={"node": name})
         again.settings = settings
-        with pytest.raises(JoinRefused, match=f"has a machine {name} already; set TORCH_NODE"):
+        with pytest.raises(JoinRefused, match=f"has a machine {name} already; choose another name"):
             joined(first, again, token)
     first.ring.revoke("second")
     again.settings = again.settings.model_copy(update={"node": "second"})
