@@ -21,6 +21,7 @@ NAMES = (
     "enqueue",
     "signed",
     "audit",
+    "metrics",
     "ledger",
     "registry",
     "checkins",

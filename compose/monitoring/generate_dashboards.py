@@ -192,6 +192,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
             quantiles("Check-ins late by", "torch_checkin_late_seconds"),
             lines("Changes of the leading beat", "max(torch_beat_turns)", "turns"),
             rates("torch_api_requests", "status", "{{status}}", "Requests to the server", "reqps"),
+            lines("Refusals", "delta(torch_denials[$__rate_interval])", "refused"),
             quantiles("The server answers within", "torch_api_request_seconds"),
         ),
     ),

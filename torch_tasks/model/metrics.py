@@ -70,7 +70,7 @@ def _spread(
 # ── tasks, counted by the agent workers ──────────────────────────────────────────────────────────────────────────────
 
 TASKS_TAKEN = _count("torch_tasks_taken", "Tasks that an agent took, each try once.", "role", "kind")
-TASKS_ENDED = _count("torch_tasks_ended", "Tasks that ended, by how.", "role", "kind", "end")
+TASKS_ENDED = _count("torch_tasks_ended", "Tasks that ended at an agent, by how.", "role", "kind", "end")
 TASKS_REDELIVERED = _count("torch_tasks_redelivered", "Tasks that came again because a worker was lost.", "role")
 TASKS_TAKEN_OVER = _count("torch_tasks_taken_over", "Tasks taken over from an agent that is dead.", "role")
 TASKS_RETRIED = _count("torch_tasks_retried", "Tasks that will be tried again, by why.", "role", "failure")
@@ -131,7 +131,7 @@ BROKER_PING_SECONDS = _gauge("torch_broker_ping_seconds", "How long the broker t
 SPOOLED_MESSAGES = _gauge("torch_messages_spooled", "Messages on this machine's disk that the broker has yet to take.")
 CERTIFICATE_ENDS = _gauge(
     "torch_certificate_ends_seconds",
-    "When a certificate of this machine ends, in seconds since 1970: `broker`, `server`, or a signing role.",
+    "When a certificate of this machine ends, in seconds since 1970: `broker`, `server`, or the node's own.",
     "certificate",
 )
 
@@ -168,6 +168,7 @@ BEAT_LEADS = _fleet("torch_beat_leads", "1 if a beat leads.")
 BEAT_TURNS = _fleet("torch_beat_turns", "How often another beat took the lead.")
 BROKER_MEMORY = _fleet("torch_broker_memory_bytes", "What the broker uses.")
 BROKER_MEMORY_LIMIT = _fleet("torch_broker_memory_limit_bytes", "What it may use; 0: it has no limit.")
+DENIALS = _fleet("torch_denials", "How often callers were refused what they may not do.")
 API_REQUESTS = _count(
     "torch_api_requests", "Requests to the server, by their HTTP status.", "status", by=ShownBy.SERVER
 )

@@ -154,4 +154,5 @@ def _measures_of_broker(fleet: Fleet) -> Iterator[Measure]:
     yield Measure(metrics.BROKER_MEMORY, memory.used)
     yield Measure(metrics.BROKER_MEMORY_LIMIT, memory.limit)
     yield Measure(metrics.DEAD_LETTERS, len(fleet.deliveries.dead_letter_ids()))
+    yield Measure(metrics.DENIALS, sum(fleet.denials.counts().values()))
     yield Measure(metrics.TASKS_PENDING, len(fleet.deliveries.set_aside()))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from torch_tasks.caller import CallerKind
 from torch_tasks.communication.messenger import outbox_of
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
@@ -79,8 +80,9 @@ class _Machine:
                 yield Measure(metrics.CERTIFICATE_ENDS, ends, (name,))
         if settings.signing != "off":
             with suppress(TorchError, OSError):
-                for one in keyring().identities():
-                    yield Measure(metrics.CERTIFICATE_ENDS, one.certificate.valid_until, (one.certificate.owner,))
+                for own in (one.certificate for one in keyring().identities()):
+                    if own.kind is CallerKind.NODE:  # a person's is renewed when they next ask for something
+                        yield Measure(metrics.CERTIFICATE_ENDS, own.valid_until, (own.owner,))
 
 
 def _end_of(file: Path) -> float | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torch_tasks.errors import StateFolderUnusable
@@ -29,12 +29,13 @@ class Tally:
         self._series: Series = {}
         self._file: Path | None = None
         self._written: tuple[int, int] | None = None
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()
+        self._put_off = False
 
     def keep_in(self, file: Path) -> None:
         """Keep the counts in this file from now on, beginning with what stands there; its folder is there."""
         with self._changing:
-            self._file, self._written = file, None
+            self._series, self._file, self._written = {}, file, None
 
     def series(self) -> Series:
         with self._changing:
@@ -52,6 +53,17 @@ class Tally:
         value = max(value, 0.0)
         self._change(metric, labels, [*(float(value <= bound) for bound in metric.bounds), 1.0, value])
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Write what is counted in here when it is over, in one go."""
+        with self._changing:
+            self._put_off = True
+            try:
+                yield
+            finally:
+                self._put_off = False
+                self._write()
+
     def _change(self, metric: Metric, labels: Mapping[str, str], numbers: list[float]) -> None:
         key = metric.name, tuple(str(labels[name]) for name in metric.labels)
         with self._changing:
@@ -67,7 +79,7 @@ class Tally:
 
     def _write(self) -> None:
         """A count that cannot be written is not worth an error: the next one tries again."""
-        if self._file is None:
+        if self._file is None or self._put_off:
             return
         new = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         with suppress(OSError):

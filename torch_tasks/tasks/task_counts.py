@@ -24,12 +24,13 @@ def redelivered(agent: AgentInfo) -> None:
 
 def taken(record: TaskRecord, agent: AgentInfo, *, is_taken_over: bool) -> None:
     """The agent took it, perhaps from one that is dead; the record says when."""
-    tally().count(metrics.TASKS_TAKEN, role=agent.role, kind=agent.kind)
-    if is_taken_over:
-        tally().count(metrics.TASKS_TAKEN_OVER, role=agent.role)
-    elif record.attempts == 1:
-        waited = _between(record.created_at, record.assigned_at or now())
-        tally().observe(metrics.TASK_QUEUE_SECONDS, waited, role=agent.role)
+    with tally().at_once():
+        tally().count(metrics.TASKS_TAKEN, role=agent.role, kind=agent.kind)
+        if is_taken_over:
+            tally().count(metrics.TASKS_TAKEN_OVER, role=agent.role)
+        elif record.attempts == 1:
+            waited = _between(record.created_at, record.assigned_at or now())
+            tally().observe(metrics.TASK_QUEUE_SECONDS, waited, role=agent.role)
 
 
 def retried(failure: Failure, agent: AgentInfo) -> None:
@@ -38,13 +39,14 @@ def retried(failure: Failure, agent: AgentInfo) -> None:
 
 def ended(record: TaskRecord, result: TaskResult, agent: AgentInfo) -> None:
     """It ended at this agent, done by it or not begun at all."""
-    tally().count(metrics.TASKS_ENDED, role=agent.role, kind=agent.kind, end=result.status)
-    tally().observe(metrics.TASK_TOTAL_SECONDS, _between(record.created_at, now()), role=agent.role)
-    if result.started_at and result.finished_at:
-        took = _between(result.started_at, result.finished_at)
-        tally().observe(metrics.TASK_RUN_SECONDS, took, role=agent.role, kind=agent.kind)
-    if result.error and result.error.kind is FailureKind.INDETERMINATE:
-        tally().count(metrics.UNKNOWN_DELIVERIES, role=agent.role, what="task")
+    with tally().at_once():
+        tally().count(metrics.TASKS_ENDED, role=agent.role, kind=agent.kind, end=result.status)
+        tally().observe(metrics.TASK_TOTAL_SECONDS, _between(record.created_at, now()), role=agent.role)
+        if result.started_at and result.finished_at:
+            took = _between(result.started_at, result.finished_at)
+            tally().observe(metrics.TASK_RUN_SECONDS, took, role=agent.role, kind=agent.kind)
+        if result.error and result.error.kind is FailureKind.INDETERMINATE:
+            tally().count(metrics.UNKNOWN_DELIVERIES, role=agent.role, what="task")
 
 
 def _between(begin: datetime, end: datetime) -> float:

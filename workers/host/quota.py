@@ -159,7 +159,8 @@ class AccountQuota:
     def _show_usage(self, account: str, usage: Usage) -> None:
         used = {"input": usage.input_tokens, "cached": usage.cached_tokens, "output": usage.output_tokens}
         role = self._kind.spec.role
-        for direction, tokens in used.items():
-            tally().count(metrics.TOKENS, tokens, account=account, role=role, direction=direction)
-        if usage.cost_usd:
-            tally().count(metrics.COST, usage.cost_usd, account=account, role=role)
+        with tally().at_once():
+            for direction, tokens in used.items():
+                tally().count(metrics.TOKENS, tokens, account=account, role=role, direction=direction)
+            if usage.cost_usd:
+                tally().count(metrics.COST, usage.cost_usd, account=account, role=role)

@@ -22,12 +22,13 @@ class MetricsKeeper:
     def __init__(self, kept: Callable[[], Sequence[KeptAgent]], fleet: Fleet) -> None:
         self._fleet = fleet
         self._kept = kept
+        self._known: dict[str, tuple[int, int | None]] = {}
+        self.readings = machine_metrics(fleet, kept, self._sessions)
         self.loop = Loop("metrics", self._serve)
 
     def _serve(self) -> None:
         settings = self._fleet.settings
-        readings = machine_metrics(self._fleet, self._kept, self._sessions)
-        with MetricsServer(settings.metrics_host, settings.metrics_port, readings.text) as server:
+        with MetricsServer(settings.metrics_host, settings.metrics_port, self.readings.text) as server:
             server.record(settings.state)
             server.timeout = _LOOK_SECONDS
             while not self.loop.is_stopping:
@@ -35,12 +36,18 @@ class MetricsKeeper:
 
     def _sessions(self) -> dict[str, int]:
         """The first process in the pane of each agent."""
-        found: dict[str, int] = {}
-        for agent in self._kept():
-            try:
-                journal = AgentJournal.read(self._fleet.settings.state.agent(agent.agent_id) / JOURNAL)
-            except StateFolderUnusable:
-                continue
-            if journal and journal.session:
-                found[agent.agent_id] = journal.session
-        return found
+        found = {agent.agent_id: self._session_in(agent.agent_id) for agent in self._kept()}
+        return {agent_id: session for agent_id, session in found.items() if session}
+
+    def _session_in(self, agent_id: str) -> int | None:
+        """What the agent's journal says, which is read when it has changed."""
+        file = self._fleet.settings.state.agent(agent_id) / JOURNAL
+        try:
+            written = file.stat().st_mtime_ns
+            if (known := self._known.get(agent_id)) and known[0] == written:
+                return known[1]
+            journal = AgentJournal.read(file)
+        except (OSError, StateFolderUnusable):
+            return None
+        self._known[agent_id] = written, journal.session if journal else None
+        return self._known[agent_id][1]

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from waiting import until
 
+from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentState, AgentStatus
 from torch_tasks.model.fields import now
-from torch_tasks.monitoring.exposition import Measure
-from torch_tasks.monitoring.fleet_metrics import measures_of_agents, measures_of_backlogs
+from torch_tasks.monitoring.exposition import Measure, samples
+from torch_tasks.monitoring.fleet_metrics import fleet_metrics, measures_of_agents, measures_of_backlogs
 from torch_tasks.orchestration.scaling import Backlog
 from torch_tasks.system.usage import used_below
 
@@ -88,6 +90,15 @@ def test_without_a_waiting_task_there_are_zeros() -> None:
     numbers = shown(measures_of_backlogs([], []))
     assert numbers == dict.fromkeys(numbers, 0.0)
     assert len(numbers) == 4
+
+
+def test_a_fleet_whose_broker_is_away_is_said_to_be_unreadable() -> None:
+    def away() -> Fleet:
+        raise BrokerUnreachable("the broker is away")
+
+    shown = samples(fleet_metrics(away))
+    assert shown["torch_fleet_readable", frozenset()] == 0
+    assert not any(name.startswith(("torch_agents", "torch_tasks")) for name, _ in shown)
 
 
 # ── what processes use ───────────────────────────────────────────────────────────────────────────────────────────────

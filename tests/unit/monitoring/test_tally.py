@@ -47,6 +47,23 @@ def test_a_process_with_nothing_to_count_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_counted_at_once_is_written_at_once(tmp_path: Path) -> None:
+    counting, file = kept(tmp_path / "tally.json"), tmp_path / "tally.json"
+    with counting.at_once():
+        for _ in range(3):
+            counting.count(metrics.TASKS_TAKEN, role="qa", kind="shell")
+        assert not file.exists()
+    assert taken(read_tally(file)) == 3
+
+
+def test_what_was_counted_elsewhere_is_not_counted_twice(tmp_path: Path) -> None:
+    counting = kept(tmp_path / "one.json")
+    counting.count(metrics.CHECKINS_FIRED)
+    counting.keep_in(tmp_path / "other.json")
+    counting.count(metrics.CHECKINS_FIRED)
+    assert read_tally(tmp_path / "other.json") == {(metrics.CHECKINS_FIRED.name, ()): [1]}
+
+
 def test_what_is_begun_is_shown_as_nothing_yet(tmp_path: Path) -> None:
     beginning = kept(tmp_path / "tally.json")
     for metric in (metrics.CHECKINS_FIRED, metrics.CHECKIN_LATE_SECONDS):
