@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 import pytest
 
 from torch_tasks import keys
-from torch_tasks.model.broker_users import BrokerLogin, BrokerLogins, BrokerRole, role_of, rules
+from torch_tasks.model.broker_users import BrokerLogin, BrokerLogins, BrokerRole, Family, joiners_rules, role_of, rules
 
 CELERY = "/v/lib/python3.11/site-packages/celery/__main__.py"
 TORCH = "/v/lib/python3.11/site-packages/torch_tasks/cli/__main__.py"
@@ -88,3 +88,16 @@ def test_no_text_of_a_login_shows_its_password() -> None:
     assert not logins.are_made
     login = logins.logins[BrokerRole.NODE]
     assert "s3cret" not in f"{logins} {logins!r} {login} {login!r} {[login]}"
+
+
+@pytest.mark.parametrize("family", ["valkey", "dragonfly"])
+def test_who_has_a_token_and_no_more_reaches_what_joining_takes(family: Family) -> None:
+    words = joiners_rules(family)
+    patterns = [word.rpartition("~")[2] for word in words if "~" in word]
+    for key in (keys.FLEET_KEYS, keys.JOIN_REQUESTS, keys.key_answer("x")):
+        assert any(fnmatch(key, pattern) for pattern in patterns)
+    for key in (keys.CERTIFICATE_REQUESTS, keys.LEASES, keys.AUDIT_HEADS, keys.task_record("1"), keys.SYSTEM_QUEUE):
+        assert not any(fnmatch(key, pattern) for pattern in patterns)
+    assert f"~{keys.FLEET_KEYS}" not in words  # it may only be read
+    assert not {"+@all", "+select", "+publish", "+scan"}.intersection(words)
+    assert "+select" in joiners_rules(family, database=1)
