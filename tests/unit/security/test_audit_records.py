@@ -13,6 +13,7 @@ import pytest
 from torch_tasks.beat.heads_keeper import HeadsKeeper
 from torch_tasks.beat.journal import Journal
 from torch_tasks.caller import Caller, CallerKind, acting_as
+from torch_tasks.cli import fleet_checks
 from torch_tasks.cli.audit import audit as command
 from torch_tasks.errors import AuditBroken, AuditNotWritten, NotAllowed
 from torch_tasks.fleet import fleet
@@ -322,3 +323,12 @@ def test_no_keys_are_issued_that_the_audit_cannot_note(monkeypatch: pytest.Monke
     assert not (tmp_path / "ci").exists()
     assert not ring.issued()
     assert ring.identity(CallerKind.NODE)  # the machine's own goes on
+
+
+def test_doctor_names_the_first_entry_that_is_not_as_it_was() -> None:
+    exchange(log := some(4), settings().state.audit_heads, None)
+    assert fleet_checks.audit().startswith("intact, 5 entries in 1 files, as entry 5 was signed")
+    (file,) = log.files()
+    file.write_bytes(file.read_bytes().replace(b"dev-1", b"dev-9", 1))
+    with pytest.raises(AuditBroken, match=r"changed: .*; the first bad entry of 5 entries in 1 files is \d"):
+        fleet_checks.audit()
