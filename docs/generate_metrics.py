@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
 from torch_tasks.model.metrics import METRICS, Metric, ShownBy
+
+MONITORING = Path(__file__).parents[1] / "compose" / "monitoring"
 
 HEAD = """\
 # Metrics
@@ -25,12 +29,10 @@ scrapes count nothing twice.
 
 ## Alerts and dashboards
 
-`compose/monitoring/alerts.yml` has rules for Prometheus, each with what is wrong and the command that helps: dead
-letters, a person is waited for (15 min), tasks that no agent is able to take (10 min), unknown deliveries, late and
-missed check-ins, agents in quarantine, budgets at 80 and 100 %, silent nodes, what Prometheus gets nothing from, the
-broker away or short of memory, no beat, a full disk, certificates that end. `promtool test rules` tries each one
-(`alerts_test.yml`). `compose/monitoring/dashboards/` has five dashboards for Grafana: the fleet, tasks, agents,
-accounts, Torch itself. `compose/monitoring.yaml` runs both beside the fleet of `compose/compose.yaml`; elsewhere
+`compose/monitoring/alerts.yml` has rules for Prometheus, each with what is wrong and the command that helps; the last
+table on this page lists them. `promtool test rules compose/monitoring/alerts_test.yml` tries each one.
+`compose/monitoring/dashboards/` has five dashboards for Grafana: the fleet, tasks, agents, accounts, Torch itself.
+`compose/monitoring.yaml` runs both beside the fleet of `compose/compose.yaml`; elsewhere
 `compose/monitoring/prometheus.yml` shows what to scrape.
 
 This page is generated from `torch_tasks/model/metrics.py` by `python docs/generate_metrics.py`.
@@ -44,7 +46,22 @@ TITLES = {
 def page() -> str:
     """The whole page."""
     tables = (f"\n{TITLES[by]}\n\n{table(by)}" for by in ShownBy)
-    return HEAD + "".join(tables)
+    return HEAD + "".join(tables) + f"\n## Alerts\n\n{alerts()}"
+
+
+def alerts() -> str:
+    """Every alert, what fires it, and the fault with which that is tried."""
+    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    tests = yaml.safe_load((MONITORING / "alerts_test.yml").read_text())["tests"]
+    tried = {case["alertname"]: test["name"] for test in tests for case in test["alert_rule_test"] if len(case) > 2}
+    rows = [
+        f"| `{rule['alert']}` | {rule['labels']['severity']} | `{rule['expr']}` "
+        f"| {rule.get('for', '')} | {tried[rule['alert']]} |"
+        for group in groups
+        for rule in group["rules"]
+    ]
+    head = "| Alert | Severity | When | For | Tried with |\n| --- | --- | --- | --- | --- |\n"
+    return head + "\n".join(rows) + "\n"
 
 
 def table(by: ShownBy) -> str:

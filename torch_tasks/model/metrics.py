@@ -70,7 +70,7 @@ def _spread(
 # ── tasks, counted by the agent workers ──────────────────────────────────────────────────────────────────────────────
 
 TASKS_TAKEN = _count("torch_tasks_taken", "Tasks that an agent took, each try once.", "role", "kind")
-TASKS_ENDED = _count("torch_tasks_ended", "Tasks that ended at an agent, by how.", "role", "kind", "end")
+TASKS_ENDED = _count("torch_tasks_ended", "Tasks that ended, by how; role `none`: at no agent.", "role", "kind", "end")
 TASKS_REDELIVERED = _count("torch_tasks_redelivered", "Tasks that came again because a worker was lost.", "role")
 TASKS_TAKEN_OVER = _count("torch_tasks_taken_over", "Tasks taken over from an agent that is dead.", "role")
 TASKS_RETRIED = _count("torch_tasks_retried", "Tasks that will be tried again, by why.", "role", "failure")

@@ -21,7 +21,7 @@ from torch_tasks.orchestration import attention, followups
 from torch_tasks.orchestration.node_tasks import settle_spawn
 from torch_tasks.orchestration.scaling import backlogs, unserved
 from torch_tasks.store.task_fields import followers
-from torch_tasks.tasks import set_aside
+from torch_tasks.tasks import set_aside, task_counts
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.forwarding import queued_tasks
 from torch_tasks.tasks.system_task import SystemTask
@@ -157,6 +157,7 @@ def _end_overdue(record: TaskRecord, fleet: Fleet) -> None:
     failure = Failure(kind=FailureKind.DEADLINE, message=words)
     result = TaskResult(task_id=spec.id, status=TaskState.FAILED, attempts=record.attempts, error=failure)
     if account := fleet.records.end_unowned(result):
+        task_counts.ended_without_agent(result.status)
         log.warning("task %s failed: %s", spec.id, words)
         set_aside.withdraw(fleet.records.get(spec.id), fleet)
         set_aside.settle(followers(account), fleet)

@@ -12,6 +12,7 @@ from torch_tasks.model.asker import Asker
 from torch_tasks.model.task import Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskState
 from torch_tasks.security.decision import note_denial
 from torch_tasks.store.task_fields import followers
+from torch_tasks.tasks import task_counts
 from torch_tasks.tasks.run import run
 from torch_tasks.transport.deliveries import queue_of
 from torch_tasks.transport.envelope import delivered, losses
@@ -91,6 +92,7 @@ class DeadLetters:
         result = TaskResult(task_id=task_id, status=TaskState.DEAD, error=failure)
         with contextlib.suppress(TaskNotFound, IllegalTransition):
             self._fleet.records.finish(result)
+            task_counts.ended_without_agent(result.status)
 
     def note_all_lost(self) -> None:
         """:meth:`note_lost` for each dead letter whose worker died before it could."""

@@ -21,6 +21,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.task import Failure, FailureKind, TaskRecord, TaskResult, TaskState
 from torch_tasks.store.task_fields import followers
 from torch_tasks.store.task_outcomes import Release
+from torch_tasks.tasks import task_counts
 from torch_tasks.transport.envelope import delivered
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,10 @@ def _release(record: TaskRecord, fleet: Fleet) -> list[str]:
     how = f"{before.state}: {before.spec.title}" if before else "gone"
     failure = Failure(kind=FailureKind.DEPENDENCY, message=f"it was to begin after task {awaited}, which is {how}")
     account = fleet.records.end_unowned(TaskResult(task_id=task_id, status=TaskState.FAILED, error=failure))
-    return [*followers(account), task_id] if account else []
+    if account is None:
+        return []
+    task_counts.ended_without_agent(TaskState.FAILED)
+    return [*followers(account), task_id]
 
 
 def _tell_of_end(record: TaskRecord, fleet: Fleet) -> None:

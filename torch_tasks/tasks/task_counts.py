@@ -7,8 +7,10 @@ from datetime import datetime
 from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import now
-from torch_tasks.model.task import Failure, FailureKind, TaskRecord, TaskResult
+from torch_tasks.model.task import Failure, FailureKind, TaskRecord, TaskResult, TaskState
 from torch_tasks.system.tally import tally
+
+NONE = "none"
 
 
 def begin(agent: AgentInfo) -> None:
@@ -47,6 +49,11 @@ def ended(record: TaskRecord, result: TaskResult, agent: AgentInfo) -> None:
             tally().observe(metrics.TASK_RUN_SECONDS, took, role=agent.role, kind=agent.kind)
         if result.error and result.error.kind is FailureKind.INDETERMINATE:
             tally().count(metrics.UNKNOWN_DELIVERIES, role=agent.role, what="task")
+
+
+def ended_without_agent(end: TaskState) -> None:
+    """It ended while no agent had it; the role that it asked for may be one that nobody has, and is not shown."""
+    tally().count(metrics.TASKS_ENDED, role=NONE, kind=NONE, end=end)
 
 
 def _between(begin: datetime, end: datetime) -> float:

@@ -311,11 +311,12 @@ class MessageCarrier:
 
     def _count(self, message: Message, outcome: MessageOutcome) -> None:
         role = self._agent.presence.info.role
-        tally().count(metrics.MESSAGES_SETTLED, role=role, state=outcome.state)
-        if outcome.state.arrived:
-            tally().observe(metrics.MESSAGE_SECONDS, outcome.at.timestamp() - message.timestamp, role=role)
-        elif outcome.note.startswith(CANNOT_TELL):
-            tally().count(metrics.UNKNOWN_DELIVERIES, role=role, what="message")
+        with tally().at_once():
+            tally().count(metrics.MESSAGES_SETTLED, role=role, state=outcome.state)
+            if outcome.state.arrived:
+                tally().observe(metrics.MESSAGE_SECONDS, outcome.at.timestamp() - message.timestamp, role=role)
+            elif outcome.note.startswith(CANNOT_TELL):
+                tally().count(metrics.UNKNOWN_DELIVERIES, role=role, what="message")
 
     # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────
 
