@@ -197,7 +197,7 @@ def _beginning(place: FlowPlace) -> bytes:
 def _published(placed: Iterable[PlacedEvent]) -> list[Published]:
     """The events as clients get them: of several at one place only the last has its id, or some could be missed."""
     found = [(one, *each) for one in placed for each in _described(one.event)]
-    nexts = [one.place for one, *_ in found[1:]] + [None]
+    nexts = [*(one.place for one, *_ in found[1:]), None][: len(found)]
     return [
         Published(one, kind, _text("" if one.place == later else str(one.place), name, values))
         for (one, kind, name, values), later in zip(found, nexts, strict=True)
