@@ -257,8 +257,8 @@ class Settings(BoxSettings, ServerSettings):
     )
     budgets: dict[str, Budget] = Field(
         {},
-        description="What the whole fleet may use of an account with a provider: `calls_per_minute`, `calls_per_hour`, "
-        "`calls_per_day`, `tokens_per_day` (`[budgets.ACCOUNT]` in torch.toml, the same on each machine; here JSON).",
+        description="What the fleet may use of an account: `calls_per_minute`, `calls_per_hour`, `calls_per_day`, "
+        "`tokens_per_day`, `usd_per_day` (`[budgets.ACCOUNT]` in torch.toml, the same on each machine; here JSON).",
     )
     check_timeout_seconds: Finite = Field(600.0, gt=0, description="How long a task's check command may take.")
     max_retries: int = Field(

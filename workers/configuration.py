@@ -13,13 +13,14 @@ from torch_tasks.model.near import did_you_mean
 from torch_tasks.settings import settings, unknown_variables
 from torch_tasks.workers.git.policy import git_policy
 from torch_tasks.workers.programs.config import kind_config
+from torch_tasks.workers.programs.prices import prices
 
-_FILES = ("torch.toml", "git.toml", "policy.toml")
+_FILES = ("torch.toml", "git.toml", "policy.toml", "prices.toml")
 
 
 def configuration_faults() -> list[str]:
-    """Everything that is wrong in torch.toml, git.toml, policy.toml, the kinds, the roles and the environment."""
-    checks: list[Callable[[], object]] = [settings, git_policy, policy]
+    """Everything that is wrong in the files of the configuration, and in the environment."""
+    checks: list[Callable[[], object]] = [settings, git_policy, policy, prices]
     checks += [partial(kind_config, kind) for kind in known_kinds()]
     return [*filter(None, map(_fault, checks)), *_wrong_names(), *_wrong_roles(), *_misspelt_variables()]
 

@@ -139,14 +139,18 @@ def budget(account: str | None, json_wanted: bool) -> None:
         (
             line.account,
             line.name.replace("_", " "),
-            f"{line.used:,}",
-            f"{line.limit:,}" if line.limit else "none",
+            _amount(line.used),
+            _amount(line.limit) if line.limit else "none",
             local(line.until),
             "used up" if line.exhausted else "",
         )
         for line in lines
     ]
     as_table(_BUDGET_COLUMNS, rows)
+
+
+def _amount(counted: int | float) -> str:
+    return f"{counted:,.2f}" if isinstance(counted, float) else f"{counted:,}"
 
 
 _BUDGET_COLUMNS = (

@@ -32,6 +32,7 @@ from torch_tasks.model.fields import (
 from torch_tasks.model.handover import Handoff, Handover
 from torch_tasks.model.options import Option
 from torch_tasks.model.reader import depth_of
+from torch_tasks.model.usage import Usage
 
 SPEC_DEPTH = 40
 """How deep lists and objects may go in a task: less than in a message, which may hold a task in a chain in a chord."""
@@ -188,15 +189,6 @@ class Question(Model):
     def in_words(self) -> str:
         """The question with its choices, in a line."""
         return f"{self.text} ({' | '.join(self.numbered)})" if self.choices else self.text
-
-
-class Usage(Model):
-    """What a task cost, as the agent's program reports it."""
-
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float | None = None
 
 
 class TaskSpec(Model):

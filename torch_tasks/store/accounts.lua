@@ -20,14 +20,15 @@ end
 
 -- Count what a machine uses; with if_left, only if no limit is reached.
 -- KEYS: spent, accounts
--- ARGV: account, node, if_left, calls, tokens, *limits
--- The limits are each a name, its window in ms, the limit or 0, and what the node knows it used: 'window:amount' or ''.
+-- ARGV: account, node, if_left, *limits
+-- The limits are each a name, its window in ms, the limit or 0, what the node knows it used ('window:amount' or ''), and
+-- how much is to be counted.
 -- Returns for how many ms no task may begin, because of which limit, its amount, and what the node has used by now.
 local function spend()
   local flat, counts = redis.call('HGETALL', KEY.spent), {}
   for i = 1, #flat, 2 do counts[flat[i]] = flat[i + 1] end
   local closed, why, limit, own = 0, '', 0, {}
-  for i = 1, #ARG.limits, 4 do
+  for i = 1, #ARG.limits, 5 do
     local name, length, allowed = ARG.limits[i], tonumber(ARG.limits[i + 1]), tonumber(ARG.limits[i + 2])
     local field, window = name .. ' ' .. ARG.node, math.floor(now / length)
     own[i] = math.max(amount_in(counts[field], window), amount_in(ARG.limits[i + 3], window))
@@ -37,9 +38,8 @@ local function spend()
   redis.call('SADD', KEY.accounts, ARG.account)
   local answer = {closed, why, limit}
   local counted = ARG.if_left ~= '1' or closed == 0
-  for i = 1, #ARG.limits, 4 do
-    local name = ARG.limits[i]
-    local used = tonumber(string.sub(name, 1, 5) == 'calls' and ARG.calls or ARG.tokens)
+  for i = 1, #ARG.limits, 5 do
+    local name, used = ARG.limits[i], tonumber(ARG.limits[i + 4])
     local text = string.format('%d:%d', math.floor(now / tonumber(ARG.limits[i + 1])), own[i] + (counted and used or 0))
     redis.call('HSET', KEY.spent, name .. ' ' .. ARG.node, text)
     answer[#answer + 1] = text

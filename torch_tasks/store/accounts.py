@@ -14,7 +14,7 @@ from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerEr
 from torch_tasks import keys
 from torch_tasks.broker.clock import in_ms
 from torch_tasks.broker.scripts import Scripts
-from torch_tasks.model.budget import WINDOWS, Budget, BudgetLine, budget_lines
+from torch_tasks.model.budget import NOTHING, WINDOWS, Budget, BudgetLine, Charge, amount_in_words, budget_lines
 from torch_tasks.model.fields import now
 from torch_tasks.settings import Settings
 
@@ -115,14 +115,17 @@ class Budgets:
         return self._budgets.get(account, Budget())
 
     def spend(
-        self, account: str, noted: Mapping[str, str], *, calls: int = 0, tokens: int = 0, if_left: bool = False
+        self, account: str, noted: Mapping[str, str], used: Charge = NOTHING, *, if_left: bool = False
     ) -> BudgetShare:
         """Count what this machine uses, in one step with the check of the limits if only ``if_left``.
 
         ``noted`` is what it used before.
         """
         budget = self.of(account)
-        rows = [(name, length, budget.limit(name), noted.get(name, "")) for name, length in WINDOWS.items()]
+        rows = [
+            (name, length, budget.counted_limit(name), noted.get(name, ""), used.of(name))
+            for name, length in WINDOWS.items()
+        ]
         closed_ms, why, limit, *spent = SCRIPTS["spend"](
             self._client,
             spent=keys.account(account, "spent"),
@@ -130,11 +133,9 @@ class Budgets:
             account=account,
             node=self._node,
             if_left=if_left,
-            calls=calls,
-            tokens=tokens,
             limits=itertools.chain.from_iterable(rows),
         )
-        words = f"the budget of account {account} is used up: {limit:,} {str(why).replace('_', ' ')}"
+        words = f"the budget of account {account} is used up: {amount_in_words(str(why), int(limit))}" if why else ""
         return BudgetShare(int(closed_ms) / 1000, words, dict(zip(WINDOWS, map(str, spent), strict=True)))
 
     def lines(self, accounts: list[str]) -> list[BudgetLine]:

@@ -30,6 +30,7 @@ from torch_tasks.workers.git.task_trees import changes_of
 from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.terminal import Bell
 from torch_tasks.workers.programs.kind import AgentKind
+from torch_tasks.workers.programs.prices import priced
 
 #: How many looks in a row without anything new are a standstill.
 _LOOKS = 3
@@ -148,7 +149,7 @@ class AttemptResults:
             answer_bytes=size,
             answer_file=str(attempt.output) if size else None,
             exit_code=ending.exit_code if ending else None,
-            usage=ending.usage if ending else None,
+            usage=priced(ending.usage) if ending else None,
             branch=branch,
             changes=changes,
             evidence=evidence,

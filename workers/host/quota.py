@@ -15,20 +15,24 @@ from pydantic import BaseModel, ConfigDict
 from torch_tasks.errors import BrokerAway
 from torch_tasks.fleet import Fleet
 from torch_tasks.model import metrics
+from torch_tasks.model.budget import NOTHING, Charge, micro_usd
 from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.fields import now
 from torch_tasks.model.host import UsageLimited
-from torch_tasks.model.task import FailureKind, TaskResult, Usage
+from torch_tasks.model.task import FailureKind, TaskResult
+from torch_tasks.model.usage import Usage
 from torch_tasks.store.accounts import BudgetShare
 from torch_tasks.system.files import exclusive, write_private
 from torch_tasks.system.tally import tally
 from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.workers.programs.kind import AgentKind
+from torch_tasks.workers.programs.prices import prices
 
 log = logging.getLogger(__name__)
 
 #: The shortest pause, in seconds; a shorter one would be over before it is checked.
 _SHORTEST = 1.0
+_CALL = Charge(calls=1)
 
 
 class _Note(BaseModel):
@@ -38,8 +42,7 @@ class _Note(BaseModel):
 
     spent: dict[str, str] = {}
     """The broker's last counts: see ``accounts.lua``."""
-    calls: int = 0
-    tokens: int = 0
+    uncounted: Charge = NOTHING
     """What was used while the broker was away, and is not counted yet."""
 
 
@@ -56,27 +59,24 @@ class Spending:
     def ask(self) -> BudgetShare:
         """Count one call if the budget has one left; a refused call uses nothing."""
         with exclusive(self._lock):
-            return self._spend(calls=1, if_left=True)
+            return self._spend(_CALL, if_left=True)
 
-    def count(self, *, calls: int = 0, tokens: int = 0) -> None:
+    def count(self, used: Charge = NOTHING) -> None:
         """Count what was used, even beyond the budget; without a broker, later."""
         with exclusive(self._lock):
             try:
-                self._spend(calls=calls, tokens=tokens)
+                self._spend(used)
             except BrokerAway:
                 note = self._read()
-                left = {"calls": note.calls + calls, "tokens": note.tokens + tokens}
-                self._write(note.model_copy(update=left))
+                self._write(note.model_copy(update={"uncounted": note.uncounted.plus(used)}))
 
-    def _spend(self, *, calls: int = 0, tokens: int = 0, if_left: bool = False) -> BudgetShare:
+    def _spend(self, used: Charge, *, if_left: bool = False) -> BudgetShare:
         note, budgets = self._read(), self._fleet.budgets
-        if if_left and (note.calls or note.tokens):
-            answer = budgets.spend(self._account, note.spent, calls=note.calls, tokens=note.tokens)
+        if if_left and note.uncounted != NOTHING:
+            answer = budgets.spend(self._account, note.spent, note.uncounted)
             note = _Note(spent=answer.spent)
             self._write(note)
-        answer = budgets.spend(
-            self._account, note.spent, calls=note.calls + calls, tokens=note.tokens + tokens, if_left=if_left
-        )
+        answer = budgets.spend(self._account, note.spent, note.uncounted.plus(used), if_left=if_left)
         self._write(_Note(spent=answer.spent))
         return answer
 
@@ -90,6 +90,11 @@ class Spending:
         write_private(self._file, note.model_dump_json() + "\n")
 
 
+def used_by(usage: Usage) -> Charge:
+    """What counts against budgets; a model without a price counts as the dearest."""
+    return Charge(tokens=usage.input_tokens + usage.output_tokens, micro_usd=micro_usd(prices().at_most(usage)))
+
+
 class AccountQuota:
     """One agent's share of its account: while there is none, its worker takes no tasks."""
 
@@ -98,6 +103,7 @@ class AccountQuota:
         self._intake = intake
         self._account = fleet.account(kind.account) if kind.account else None
         self._spending = Spending(kind.account, fleet) if kind.account else None
+        self._limits_money = bool(kind.account and fleet.budgets.of(kind.account).usd_per_day)
 
     def require(self) -> None:
         """Count one call if the account may be used, else :class:`UsageLimited`, and a pause."""
@@ -128,7 +134,7 @@ class AccountQuota:
     def count_call(self) -> None:
         """Count another call for a task or message that was begun before."""
         if self._spending:
-            self._spending.count(calls=1)
+            self._spending.count(_CALL)
         self._show_call()
 
     def _show_call(self) -> None:
@@ -148,13 +154,19 @@ class AccountQuota:
         if self._account is None:
             return
         if self._spending and result.usage:
-            self._spending.count(tokens=result.usage.input_tokens + result.usage.output_tokens)
+            self._spending.count(used_by(result.usage))
+            self._tell_of_missing_price(self._account.name, result.usage)
             self._show_usage(self._account.name, result.usage)
         with contextlib.suppress(BrokerAway):
             if result.succeeded:
                 self._account.served()
             elif result.error and result.error.kind is FailureKind.OVERLOADED:
                 self._account.overloaded()
+
+    def _tell_of_missing_price(self, account: str, usage: Usage) -> None:
+        if self._limits_money and usage.cost_usd is None:
+            models = ", ".join(usage.models) or "what its program used, which names no model"
+            log.warning("account %s: prices.toml has no price for %s; its budget counts the dearest", account, models)
 
     def _show_usage(self, account: str, usage: Usage) -> None:
         used = {"input": usage.input_tokens, "cached": usage.cached_tokens, "output": usage.output_tokens}

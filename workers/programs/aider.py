@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
+from torch_tasks.model.task import Evidence, FailureKind, Question
+from torch_tasks.model.usage import Usage
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.answering import Answered, Answerer

@@ -18,7 +18,8 @@ import psutil
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
-from torch_tasks.model.task import Question, Usage
+from torch_tasks.model.task import Question
+from torch_tasks.model.usage import TokenCounts, Usage
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs import torch_tools
@@ -172,14 +173,10 @@ class Claude(CodingAgent):
         if turn.over:
             _await_end(transcript, turn.over.at)
         begun = datetime.fromtimestamp(run.prompt.stat().st_mtime).astimezone()
-        costs: dict[str, Mapping[str, Any]] = {}
+        answers: dict[str, Usage] = {}
         for path in (transcript, *transcript.with_suffix("").glob("subagents/*.jsonl")):
-            costs.update(_costs(path, begun))
-        return Usage(
-            input_tokens=sum(_tokens(cost, "input_tokens", "cache_creation_input_tokens") for cost in costs.values()),
-            cached_tokens=sum(_tokens(cost, "cache_read_input_tokens") for cost in costs.values()),
-            output_tokens=sum(_tokens(cost, "output_tokens") for cost in costs.values()),
-        )
+            answers.update(_costs(path, begun))
+        return Usage.total(answers.values())
 
 
 def _failure(error: str, message: str) -> ProgramEvent:
@@ -212,8 +209,8 @@ def _tail(path: Path) -> list[bytes]:
         return []
 
 
-def _costs(transcript: Path, begun: datetime) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What each answer of the model since ``begun`` cost; one answer may have several lines."""
+def _costs(transcript: Path, begun: datetime) -> Iterator[tuple[str, Usage]]:
+    """What each answer of a model since ``begun`` cost; one answer may have several lines."""
     try:
         lines = transcript.read_bytes().splitlines()
     except FileNotFoundError:
@@ -225,7 +222,8 @@ def _costs(transcript: Path, begun: datetime) -> Iterator[tuple[str, Mapping[str
                 continue
             if datetime.fromisoformat(row["timestamp"]) < begun:
                 return
-            yield row["message"]["id"], row["message"]["usage"]
+            message = row["message"]
+            yield message["id"], Usage.of(message.get("model"), _tokens_of(message["usage"]))
         except (ValueError, LookupError, AttributeError):  # another kind of line, or half a line
             continue
 
@@ -260,8 +258,14 @@ def _text(row: Mapping[str, Any]) -> str:
     return "".join(str(part.get("text", "")) for part in content or () if part.get("type") == "text")
 
 
-def _tokens(cost: Mapping[str, Any], *names: str) -> int:
-    return sum(int(cost.get(name) or 0) for name in names)
+def _tokens_of(used: Mapping[str, Any]) -> TokenCounts:
+    written = int(used.get("cache_creation_input_tokens") or 0)
+    return TokenCounts(
+        input_tokens=int(used.get("input_tokens") or 0) + written,
+        cached_tokens=int(used.get("cache_read_input_tokens") or 0),
+        output_tokens=int(used.get("output_tokens") or 0),
+        cache_written_tokens=written,
+    )
 
 
 PLAN = "ExitPlanMode()"

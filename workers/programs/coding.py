@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.task import Question, TaskSpec, Usage
+from torch_tasks.model.task import Question, TaskSpec
+from torch_tasks.model.usage import Usage
 from torch_tasks.state_folder import EVENTS
 from torch_tasks.system.files import set_mark, write_private
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder, PromptFolder

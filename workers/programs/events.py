@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch_tasks.machine import agent_folder as reports
-from torch_tasks.model.task import Question, Usage
+from torch_tasks.model.task import Question
+from torch_tasks.model.usage import Usage
 
 #: How long the events of former tasks are kept for people to look at.
 _KEPT_SECONDS = 86400.0

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.task import Question, Usage
+from torch_tasks.model.task import Question
+from torch_tasks.model.usage import TokenCounts, Usage
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs import torch_tools
@@ -304,11 +305,13 @@ def _error(text: str) -> ErrorKind:
 
 
 def _usage(turn: list[Mapping[str, Any]]) -> Usage | None:
-    counts = [row["tokens"] for row in turn if row["type"] == "gemini" and row.get("tokens")]
-    if not counts:
-        return None
-    return Usage(
-        input_tokens=sum(count["input"] - count["cached"] for count in counts),
-        cached_tokens=sum(count["cached"] for count in counts),
-        output_tokens=sum(count["output"] + count["thoughts"] for count in counts),
+    answers = [row for row in turn if row["type"] == "gemini" and row.get("tokens")]
+    return Usage.total(Usage.of(row.get("model"), _tokens(row["tokens"])) for row in answers) if answers else None
+
+
+def _tokens(count: Mapping[str, int]) -> TokenCounts:
+    return TokenCounts(
+        input_tokens=count["input"] - count["cached"],
+        cached_tokens=count["cached"],
+        output_tokens=count["output"] + count["thoughts"],
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.model.agent import AgentSpec, AgentState
-from torch_tasks.model.task import Evidence, Fact, Failure, Question, TaskSpec, Usage
+from torch_tasks.model.task import Evidence, Fact, Failure, Question, TaskSpec
+from torch_tasks.model.usage import Usage
 from torch_tasks.settings import Settings, settings
 from torch_tasks.started_by_name import load
 from torch_tasks.state_folder import PROGRAM

@@ -9,7 +9,8 @@ from datetime import datetime
 from pydantic import TypeAdapter
 
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.task import Evidence, Failure, FailureKind, Usage
+from torch_tasks.model.task import Evidence, Failure, FailureKind
+from torch_tasks.model.usage import Usage
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
@@ -89,7 +90,7 @@ def _continued(turn: Turn, event: ProgramEvent) -> Turn:
         case EventKind.COMPACTED:
             return replace(turn, compacting=False)
         case EventKind.USAGE if event.usage:
-            return replace(turn, usage=_sum(turn.usage, event.usage))
+            return replace(turn, usage=Usage.total(filter(None, (turn.usage, event.usage))))
         case EventKind.ACCEPTED | EventKind.WORKING:
             # After a limit or an interruption the program may go on with the same task.
             return replace(turn, asking=None, over=_unless_resumed(turn.over))
@@ -114,18 +115,6 @@ def _after(over: ProgramEvent) -> tuple[AgentState, datetime | None]:
 def _source(event: ProgramEvent) -> tuple[str, str]:
     kind, _, name = event.origin.partition(" ")
     return ("hooks", name) if kind == "hook" else (event.origin or "events", str(event.kind))
-
-
-def _sum(one: Usage | None, other: Usage) -> Usage:
-    if one is None:
-        return other
-    costs = [usage.cost_usd for usage in (one, other) if usage.cost_usd is not None]
-    return Usage(
-        input_tokens=one.input_tokens + other.input_tokens,
-        cached_tokens=one.cached_tokens + other.cached_tokens,
-        output_tokens=one.output_tokens + other.output_tokens,
-        cost_usd=sum(costs) if costs else None,
-    )
 
 
 _ENDING_FILE = "ending.json"

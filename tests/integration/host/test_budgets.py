@@ -23,7 +23,7 @@ from torch_tasks.communication import MessageState, NovaOrchestrator
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.budget import Budget
+from torch_tasks.model.budget import Budget, Charge, micro_usd
 from torch_tasks.settings import Settings, settings
 from torch_tasks.workers.host.put_back import MachineSpending
 from torch_tasks.workers.host.quota import Spending
@@ -50,7 +50,7 @@ def node(broker: FaultyBroker, torch: Torch) -> Iterator[Node]:  # noqa: F811
     node.close()
 
 
-def machine(broker: FaultyBroker, folder: Path, name: str, **limits: int) -> Spending:  # noqa: F811
+def machine(broker: FaultyBroker, folder: Path, name: str, **limits: float) -> Spending:  # noqa: F811
     """One machine's use of an account with these limits."""
     chosen = Settings(
         broker_url=broker.url, state_dir=folder / name, node=name, budgets={"claude": Budget.model_validate(limits)}
@@ -90,17 +90,33 @@ def test_the_longest_of_the_reached_limits_counts(broker: FaultyBroker, tmp_path
     spending = machine(broker, tmp_path, "node-a", calls_per_minute=1, calls_per_hour=2)
     spending.ask()
     assert 0 < spending.ask().closed_seconds <= 60
-    spending.count(calls=1)
+    spending.count(Charge(calls=1))
     assert "2 calls per hour" in spending.ask().why
 
 
 @pytest.mark.usefixtures("torch")
 def test_tokens_close_an_account_for_the_day(broker: FaultyBroker, tmp_path: Path) -> None:  # noqa: F811
     spending = machine(broker, tmp_path, "node-a", tokens_per_day=1000)
-    spending.count(tokens=999)
+    spending.count(Charge(tokens=999))
     assert not spending.ask().closed_seconds
-    spending.count(tokens=1)
+    spending.count(Charge(tokens=1))
     assert "1,000 tokens per day" in spending.ask().why
+
+
+@pytest.mark.usefixtures("torch")
+def test_money_closes_an_account_for_the_day(broker: FaultyBroker, tmp_path: Path) -> None:  # noqa: F811
+    a, b = (machine(broker, tmp_path, name, usd_per_day=2.5) for name in ("node-a", "node-b"))
+    a.count(Charge(micro_usd=micro_usd(2.49)))
+    assert not b.ask().closed_seconds
+    b.count(Charge(micro_usd=micro_usd(0.02)))
+    assert a.ask().why == "the budget of account claude is used up: 2.50 USD per day"
+    broker.lose_everything()
+    a.count()
+    assert not a.ask().closed_seconds  # b has yet to come back
+    b.count()
+    assert 0 < a.ask().closed_seconds <= 86400
+    line = next(one for one in a._fleet.budgets.lines(["claude"]) if one.name == "usd_per_day")
+    assert (line.used, line.limit, line.exhausted) == (2.51, 2.5, True)
 
 
 @pytest.mark.usefixtures("torch")
@@ -114,8 +130,8 @@ def test_no_two_get_the_last_call(broker: FaultyBroker, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("torch")
 def test_a_broker_that_forgot_learns_what_was_used(broker: FaultyBroker, tmp_path: Path) -> None:  # noqa: F811
     a, b = (machine(broker, tmp_path, name, calls_per_day=10) for name in ("node-a", "node-b"))
-    a.count(calls=4, tokens=70)
-    b.count(calls=3)
+    a.count(Charge(calls=4, tokens=70))
+    b.count(Charge(calls=3))
     broker.lose_everything()
     a.count()
     assert used("calls_per_day", "claude") == 4
@@ -132,8 +148,8 @@ def test_what_is_used_while_the_broker_is_away_is_counted_later(
     spending = machine(broker, tmp_path, "node-a", calls_per_day=10)
     spending.ask()
     broker.stop()
-    spending.count(calls=2, tokens=50)
-    spending.count(tokens=5)
+    spending.count(Charge(calls=2, tokens=50))
+    spending.count(Charge(tokens=5))
     broker.start()
     assert spending.ask().closed_seconds == 0
     assert (used("calls_per_day", "claude"), used("tokens_per_day", "claude")) == (4, 55)

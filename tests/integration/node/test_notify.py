@@ -11,6 +11,7 @@ from waiting import until
 from torch_tasks import TaskState, Torch
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.budget import Charge
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, TaskSpec
 
@@ -51,7 +52,7 @@ def test_each_need_is_told_once(shared_node: Node, broker: Broker, torch: Torch,
         asks = enter("asks-1", AgentState.WORKING)
         begin(asks, "push-1")
         ask(asks, "push-1", "May I push?")
-        fleet().budgets.spend("acme", {}, calls=1)
+        fleet().budgets.spend("acme", {}, Charge(calls=1))
         fleet().account("acme").limited(3600)
         shared_node.agent_worker("qa-1", "qa")
         task = torch.enqueue("kill -9 $PPID $$", id="kills-1", agent="qa-1", max_retries=1)

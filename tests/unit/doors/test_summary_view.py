@@ -18,8 +18,8 @@ from torch_tasks.model.task import (
     TaskResult,
     TaskSpec,
     TaskState,
-    Usage,
 )
+from torch_tasks.model.usage import Usage
 from torch_tasks.monitoring.summary import ORDER, FleetSummary, TaskSummary, in_order
 from torch_tasks.orchestration.attention import Need, NeedKind
 

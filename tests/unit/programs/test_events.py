@@ -14,7 +14,8 @@ import pytest
 
 from torch_tasks.machine.agent_folder import DONE, report
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.task import Question, Usage
+from torch_tasks.model.task import Question
+from torch_tasks.model.usage import Usage
 from torch_tasks.workers.programs.events import REPORT, EventKind, HookFolder, JoinedLogs, ProgramEvent
 from torch_tasks.workers.programs.prompt import footer
 from torch_tasks.workers.programs.turn import Turn, read_turn

@@ -25,7 +25,7 @@ from acp.schema import (
 from pydantic import ValidationError
 
 from torch_tasks.model.fields import now
-from torch_tasks.model.task import Usage
+from torch_tasks.model.usage import Usage
 from torch_tasks.workers.programs.acp.view import PaneView, diff_rows, shortened
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent
 from torch_tasks.workers.programs.reset_time import reset_time
@@ -144,6 +144,7 @@ def usage_of(response: PromptResponse, cost: float | None) -> Usage | None:
             input_tokens=used.input_tokens + (used.cached_write_tokens or 0),
             cached_tokens=used.cached_read_tokens or 0,
             output_tokens=used.output_tokens,
+            cache_written_tokens=used.cached_write_tokens or 0,
             cost_usd=cost,
         )
     with contextlib.suppress(KeyError, TypeError, ValueError):

@@ -24,7 +24,8 @@ from typing import Any
 import psutil
 
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.task import Question, Usage
+from torch_tasks.model.task import Question
+from torch_tasks.model.usage import TokenCounts, Usage
 from torch_tasks.system.files import ring, write_private
 from torch_tasks.workers.folders import PromptFolder
 from torch_tasks.workers.programs import torch_tools
@@ -242,6 +243,7 @@ class SessionLog(EventLog):
         self._path: Path | None = None
         self._offset = 0
         self._found: list[ProgramEvent] = []
+        self._model: str | None = None
 
     def mark(self) -> str:
         events = self._all()
@@ -274,11 +276,30 @@ class SessionLog(EventLog):
                     if not line.endswith(b"\n"):
                         break
                     self._offset += len(line)
-                    if event := _row(line):
+                    if event := self._row(line):
                         self._found.append(event)
         except FileNotFoundError:  # it comes with the first prompt
             pass
         return self._found
+
+    def _row(self, line: bytes) -> ProgramEvent | None:
+        """The event that the line tells; a line that names the turn's model says whose the next usage is."""
+        try:
+            row = json.loads(line)
+            at = datetime.fromisoformat(row["timestamp"])
+            payload = row["payload"]
+            if row["type"] == "turn_context":
+                self._model = payload.get("model")
+            if row["type"] == "token_usage_record":
+                usage = Usage.of(self._model, _tokens(payload["usage"]))
+                return ProgramEvent(EventKind.USAGE, usage=usage, at=at, origin="session log")
+            if payload.get("type") == "task_complete" and payload.get("error"):
+                error = payload["error"]
+                info = json.dumps(error.get("codex_error_info"))
+                return failed(str(error.get("message", "")), info, at, "session log")
+        except (ValueError, LookupError, TypeError, AttributeError):  # a line as another release writes it
+            pass
+        return None
 
 
 def kept_in(session_log: Path, tag: str) -> KeptPrompt | None:
@@ -295,27 +316,13 @@ def kept_in(session_log: Path, tag: str) -> KeptPrompt | None:
     return kept
 
 
-def _row(line: bytes) -> ProgramEvent | None:
-    try:
-        row = json.loads(line)
-        at = datetime.fromisoformat(row["timestamp"])
-        payload = row["payload"]
-        if row["type"] == "token_usage_record":
-            return ProgramEvent(EventKind.USAGE, usage=_usage(payload["usage"]), at=at, origin="session log")
-        if payload.get("type") == "task_complete" and payload.get("error"):
-            error = payload["error"]
-            return failed(str(error.get("message", "")), json.dumps(error.get("codex_error_info")), at, "session log")
-    except (ValueError, LookupError, TypeError, AttributeError):  # a line as another release writes it
-        pass
-    return None
-
-
-def _usage(tokens: Mapping[str, Any]) -> Usage:
-    cached = int(tokens.get("cached_input_tokens") or 0)
-    return Usage(
-        input_tokens=int(tokens["input_tokens"]) - cached,
+def _tokens(used: Mapping[str, Any]) -> TokenCounts:
+    cached = int(used.get("cached_input_tokens") or 0)
+    return TokenCounts(
+        input_tokens=int(used["input_tokens"]) - cached,
         cached_tokens=cached,
-        output_tokens=int(tokens["output_tokens"]),
+        output_tokens=int(used["output_tokens"]),
+        cache_written_tokens=int(used.get("cache_write_input_tokens") or 0),
     )
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
-from torch_tasks.model.task import Question, Usage
+from torch_tasks.model.task import Question
+from torch_tasks.model.usage import Usage
 from torch_tasks.system.files import set_mark, write_private
 from torch_tasks.system.loops import Loop
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder

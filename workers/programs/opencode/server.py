@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from torch_tasks.model.fields import now
-from torch_tasks.model.task import Question, Usage
+from torch_tasks.model.task import Question
+from torch_tasks.model.usage import TokenCounts, Usage
 from torch_tasks.redaction import protect
 from torch_tasks.system.files import ring
 from torch_tasks.system.loops import Loop, in_background
@@ -254,9 +255,16 @@ def usage_since(messages: Sequence[ChatMessage], begun: datetime) -> Usage | Non
     costs = [info for info in infos if info["time"]["created"] / 1000 >= begun.timestamp() and "tokens" in info]
     if not costs:
         return None
-    return Usage(
-        input_tokens=sum(cost["tokens"]["input"] + cost["tokens"]["cache"]["write"] for cost in costs),
-        cached_tokens=sum(cost["tokens"]["cache"]["read"] for cost in costs),
-        output_tokens=sum(cost["tokens"]["output"] + cost["tokens"]["reasoning"] for cost in costs),
-        cost_usd=sum(cost.get("cost", 0) for cost in costs),
+    return Usage.total(map(_usage, costs))
+
+
+def _usage(info: Mapping[str, Any]) -> Usage:
+    """What one answer used; a cost of nothing is that of a model whose price OpenCode does not know."""
+    used = info["tokens"]
+    tokens = TokenCounts(
+        input_tokens=used["input"] + used["cache"]["write"],
+        cached_tokens=used["cache"]["read"],
+        output_tokens=used["output"] + used["reasoning"],
+        cache_written_tokens=used["cache"]["write"],
     )
+    return Usage.of(info.get("modelID"), tokens, info.get("cost") or None)
