@@ -24,6 +24,8 @@ class FakeAppServer:
     """One server with one conversation; its turns last until the test ends them."""
 
     folder: Path
+    seen: Path | None = None
+    """Where the folder is for the server itself, if it runs in a box."""
     release: str = "0.171.0"
     conversations: list[str] = field(default_factory=lambda: [CONVERSATION])
     turns: list[dict[str, Any]] = field(default_factory=list)
@@ -106,7 +108,8 @@ class FakeAppServer:
     def _thread(self, name: str) -> dict[str, Any]:
         works = bool(self.turns) and self.turns[-1]["status"] == "inProgress"
         status = {"type": "active", "activeFlags": []} if works else {"type": "idle"}
-        return {"id": name, "ephemeral": False, "parentThreadId": None, "path": str(self._log), "status": status}
+        log = str((self.seen or self.folder) / self._log.name)
+        return {"id": name, "ephemeral": False, "parentThreadId": None, "path": log, "status": status}
 
     def _take(self, given: dict[str, Any]) -> Any:
         self._log.touch()

@@ -12,6 +12,8 @@ from machine import short_folder
 
 from torch_tasks.errors import GitRefused
 from torch_tasks.settings import Settings
+from torch_tasks.state_folder import JOURNAL
+from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.git import box as module
 from torch_tasks.workers.git.box import GitBox
 from torch_tasks.workers.git.tree import Tree
@@ -108,3 +110,23 @@ def test_git_is_not_run_where_it_must_be_boxed_and_cannot(victim: Victim, monkey
     with pytest.raises(GitRefused, match="there is no bubblewrap"):
         GitBox.of("dev-1", victim.settings)
     assert GitBox.of("dev-1", victim.settings.model_copy(update={"sandbox": "auto"})) is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "noted", "boxed"),
+    [
+        ("auto", None, True),
+        ("auto", "boxed", True),
+        ("auto", "not boxed: sandbox = never (its declaration)", False),
+        ("never", None, False),
+        ("never", "boxed", True),  # by its own declaration
+        ("always", "not boxed: it was so before", True),
+    ],
+)
+def test_git_is_boxed_as_the_agent_is(victim: Victim, machine: str, noted: str | None, boxed: bool) -> None:
+    settings = victim.settings.model_copy(update={"sandbox": machine})
+    if noted:
+        journal = settings.state.agent("dev-1") / JOURNAL
+        journal.parent.mkdir(parents=True)
+        AgentJournal(agent_id="dev-1", kind="shell", sandbox=noted).write(journal)
+    assert (GitBox.of("dev-1", settings) is not None) == boxed

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from torch_tasks.errors import GitRefused, SandboxRefused
 from torch_tasks.settings import Settings
+from torch_tasks.state_folder import JOURNAL
+from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.git.environment import git_environment
 from torch_tasks.workers.sandbox.ability import bubblewrap, why_not
 from torch_tasks.workers.sandbox.agent_box import Inhabitant, arguments, git_box, launched, prepare
+from torch_tasks.workers.sandbox.decision import Boxing
 from torch_tasks.workers.sandbox.policy import BoxPaths
 
 Launch = tuple[list[str], list[int]]
@@ -33,8 +36,8 @@ class GitBox:
 
     @classmethod
     def of(cls, agent_id: str, settings: Settings) -> GitBox | None:
-        """None where agents are not boxed. :class:`GitRefused` where they must be, and cannot."""
-        if settings.sandbox == "never":
+        """None where the agent's program is in no box, either. :class:`GitRefused` where all must be, and cannot."""
+        if settings.sandbox != "always" and not _is_boxed(agent_id, settings):
             return None
         why = why_not()
         if why and settings.sandbox == "always":
@@ -66,3 +69,11 @@ class GitBox:
             file.seek(0)
             inside = launched(box, who, command, at_terminal=False, is_shell=True)
             yield [bubblewrap(), "--args", str(file.fileno()), *inside], [file.fileno()]
+
+
+def _is_boxed(agent_id: str, settings: Settings) -> bool:
+    """Whether the agent's program is in a box, as its worker has noted; before it first was, as the settings say."""
+    journal = AgentJournal.read(settings.state.agent(agent_id) / JOURNAL)
+    if journal is None or not journal.sandbox:
+        return settings.sandbox != "never"
+    return Boxing.read(journal.sandbox).is_boxed

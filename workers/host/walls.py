@@ -12,7 +12,7 @@ from torch_tasks.model.sandbox import Network
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import PROXY
 from torch_tasks.system.environment import USUAL, allowed
-from torch_tasks.workers.programs.kind import AgentKind, boxing_of
+from torch_tasks.workers.programs.kind import AgentKind, boxing_of, network_of
 from torch_tasks.workers.sandbox.ability import why_not
 from torch_tasks.workers.sandbox.agent_box import Inhabitant, agent_box, boxed, prepare
 from torch_tasks.workers.sandbox.box import Box
@@ -43,7 +43,7 @@ class Walls:
     @property
     def network(self) -> Network:
         """What the agent's programs reach."""
-        return self._kind.spec.network or self._kind.config.network or self._settings.sandbox_network
+        return network_of(self._kind.spec, self._settings)
 
     def open_network(self) -> None:
         """Have a program in a box reach the hosts on its list, as long as this process lives."""

@@ -9,8 +9,9 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from torch_tasks.errors import AgentUnavailable, InvalidSettings
+from torch_tasks.errors import AgentUnavailable, InvalidSettings, SandboxRefused
 from torch_tasks.model.agent import AgentSpec, AgentState
+from torch_tasks.model.sandbox import Network
 from torch_tasks.model.task import Evidence, Fact, Failure, Question, TaskSpec
 from torch_tasks.model.usage import Usage
 from torch_tasks.settings import Settings, settings
@@ -288,8 +289,20 @@ def require_startable(spec: AgentSpec) -> None:
 
 def boxing_of(spec: AgentSpec, settings: Settings, why_not: Callable[[], str | None]) -> Boxing:
     """Whether the agent's program is boxed; :class:`SandboxRefused` if it must be, and cannot: ``why_not`` says why."""
-    kind = kind_config(spec.kind).sandbox
-    return decide(spec.id, agent=spec.sandbox, kind=kind, machine=settings.sandbox, why_not=why_not)
+    kind = kind_config(spec.kind)
+    boxing = decide(spec.id, agent=spec.sandbox, kind=kind.sandbox, machine=settings.sandbox, why_not=why_not)
+    network = network_of(spec, settings)
+    if boxing.is_boxed and kind.box.loopback and network != "all":
+        raise SandboxRefused(
+            f"agent {spec.id} cannot start: the program of kind {spec.kind} takes its prompts at a port of this "
+            f"machine, which a box with network = {network} does not have; set network = all, or use a kind over acp"
+        )
+    return boxing
+
+
+def network_of(spec: AgentSpec, settings: Settings) -> Network:
+    """What the agent's programs reach from a box."""
+    return spec.network or kind_config(spec.kind).network or settings.sandbox_network
 
 
 def program_of(spec: AgentSpec, folder: Path, workdir: Path) -> AgentKind:

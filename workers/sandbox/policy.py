@@ -43,6 +43,8 @@ class BoxPaths(BaseModel):
     """What of the user's the program may read."""
     private: tuple[str, ...] = ()
     """Folders that each agent has for itself, in place of the user's; all of the home is one of these."""
+    loopback: bool = False
+    """Its worker reaches it at a port of this machine's loopback, which only a box with all of the network shares."""
     nests: bool = False
     """The program has a sandbox of its own, which the second layer would not let it build."""
 

@@ -216,6 +216,15 @@ class TestServer:
             server.conversation()
         assert not server.is_gone()
 
+    def test_a_prompt_is_found_in_a_conversation_that_is_kept_in_a_box(
+        self, theirs: FakeAppServer, folder: Path
+    ) -> None:
+        theirs.seen = Path("/in/the/box")
+        server = CodexServer(folder, lambda: None, lambda path: folder / path.name)
+        server.say(CONVERSATION, "m-1", "hello")
+        assert server.has(CONVERSATION, "m-1")
+        server.forget()
+
     def test_its_socket_may_lie_deeper_than_a_sockets_path_is_long(
         self, server: CodexServer, theirs: FakeAppServer, folder: Path
     ) -> None:

@@ -239,7 +239,7 @@ class CodexServer:
         """Whether it has a first turn, and tells this connection what it asks from now on."""
         if conversation in connection.subscribed:
             return True
-        log_file = Path(connection.call("thread/read", {"threadId": conversation})["thread"]["path"])
+        log_file = self._outside(Path(connection.call("thread/read", {"threadId": conversation})["thread"]["path"]))
         if not log_file.exists():
             return False
         connection.call("thread/resume", {"threadId": conversation, "excludeTurns": True})
