@@ -464,3 +464,7 @@ class CannotCertify(NoneAble):
 
 class PromiseBroken(TorchError):
     """A program that is tried did not do what Torch promises of it."""
+
+
+class CollectorAway(TorchError):
+    """A collector of OpenTelemetry's did not take spans."""

@@ -284,6 +284,15 @@ class Settings(BoxSettings, ServerSettings):
     metrics: bool = Field(True, description="Whether a node worker shows its machine to Prometheus: docs/metrics.md.")
     metrics_host: str = Field("127.0.0.1", description="The address at which it does; whoever reaches it may read.")
     metrics_port: int = Field(5557, ge=0, le=65535, description="Its port; if it is in use, a free one.")
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="The collector of OpenTelemetry's to which the node workers send the spans of tasks, as "
+        "`http://127.0.0.1:4318`: see docs/traces.md. Unset: nothing of OpenTelemetry's is loaded.",
+    )
+    otlp_headers: SecretStr | None = Field(
+        None, description="Headers for that collector, as `name=value,name=value`: a token, mostly."
+    )
     git_seconds: Finite = Field(
         60.0, gt=0, description="How often a node worker looks at its agents' git trees, if git.toml says so."
     )
@@ -391,6 +400,12 @@ class Settings(BoxSettings, ServerSettings):
     def agent_limits(self) -> Limits:
         """The limits of agents whose declaration sets none."""
         return Limits(memory=self.agent_memory, cpu=self.agent_cpu, processes=self.agent_processes)
+
+    @property
+    def collector_headers(self) -> dict[str, str]:
+        """The headers that OpenTelemetry's collector wants."""
+        pairs = (self.otlp_headers.get_secret_value() if self.otlp_headers else "").split(",")
+        return {name.strip(): value.strip() for name, _, value in (pair.partition("=") for pair in pairs) if value}
 
     @cached_property
     def state(self) -> StateFolder:

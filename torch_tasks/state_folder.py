@@ -115,6 +115,8 @@ class StateFolder:
         """What the node worker and beat have counted for the metrics."""
         self.metrics_address = path / "metrics.json"
         """Where the node worker shows them."""
+        self.span_place = path / "span_place.json"
+        """Up to where the spans of tasks were sent."""
         self.worktrees = path / "worktrees"
         self.certificates = path / "certificates"
         """What was found when the kinds' programs were tried."""

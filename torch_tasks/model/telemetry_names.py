@@ -14,10 +14,11 @@ RESOURCE_ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
 
 SERVICE = "torch"
 AGENT, ROLE, NODE, TASK = "torch.agent", "torch.role", "torch.node", "torch.task"
-ATTEMPT, OUTCOME, PHASE, LINK = "torch.attempt", "torch.outcome", "torch.phase", "torch.link"
+ATTEMPT, ATTEMPTS, OUTCOME, LINK = "torch.attempt", "torch.attempts", "torch.outcome", "torch.link"
+PRIORITY = "torch.priority"
 
 OPERATION, INVOKE_AGENT = "gen_ai.operation.name", "invoke_agent"
-AGENT_ID, AGENT_NAME, CONVERSATION = "gen_ai.agent.id", "gen_ai.agent.name", "gen_ai.conversation.id"
+AGENT_ID, AGENT_NAME = "gen_ai.agent.id", "gen_ai.agent.name"
 INPUT_TOKENS, OUTPUT_TOKENS = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
 ERROR = "error.type"
 

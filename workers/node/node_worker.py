@@ -34,6 +34,7 @@ from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.metrics_keeper import MetricsKeeper
 from torch_tasks.workers.node.node_presence import NodePresence
 from torch_tasks.workers.node.notifier import Notifier
+from torch_tasks.workers.node.span_sender import SpanSender
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,8 @@ class NodeStep(bootsteps.StartStopStep):
         self._loops.append(KeysKeeper(fleet()).loop)
         if command := fleet().settings.notify_command:
             self._loops.append(Notifier(command, fleet()).loop)
+        if endpoint := fleet().settings.otlp_endpoint:
+            self._loops.append(SpanSender(endpoint, fleet()).loop)
         if fleet().settings.metrics:
             self._loops.append(MetricsKeeper(self.agents.reports, fleet()).loop)
 
