@@ -33,6 +33,7 @@ from torch_tasks.model.sandbox import BoxSettings
 from torch_tasks.model.spawn import Pool
 from torch_tasks.server_settings import ExpandedPath, Finite, ServerSettings
 from torch_tasks.state_folder import StateFolder
+from torch_tasks.telemetry_settings import TelemetrySettings
 from torch_tasks.toml_config import hint, place
 
 
@@ -45,7 +46,7 @@ Certify = Literal["auto", "warn", "off"]
 Signing = Literal["enforce", "warn", "off"]
 
 
-class Settings(BoxSettings, ServerSettings):
+class Settings(BoxSettings, TelemetrySettings, ServerSettings):
     """The settings of one process; read once, never changed afterwards."""
 
     model_config = SettingsConfigDict(env_prefix="TORCH_", env_ignore_empty=True, extra="forbid", frozen=True)
@@ -281,18 +282,6 @@ class Settings(BoxSettings, ServerSettings):
     notify_command: str | None = Field(
         None, description="A shell command that the node worker runs when something needs a person: see docs/notify.md."
     )
-    metrics: bool = Field(True, description="Whether a node worker shows its machine to Prometheus: docs/metrics.md.")
-    metrics_host: str = Field("127.0.0.1", description="The address at which it does; whoever reaches it may read.")
-    metrics_port: int = Field(5557, ge=0, le=65535, description="Its port; if it is in use, a free one.")
-    otlp_endpoint: str | None = Field(
-        None,
-        pattern="^https?://",
-        description="The collector of OpenTelemetry's to which the node workers send the spans of tasks, as "
-        "`http://127.0.0.1:4318`: see docs/traces.md. Unset: nothing of OpenTelemetry's is loaded.",
-    )
-    otlp_headers: SecretStr | None = Field(
-        None, description="Headers for that collector, as `name=value,name=value`: a token, mostly."
-    )
     git_seconds: Finite = Field(
         60.0, gt=0, description="How often a node worker looks at its agents' git trees, if git.toml says so."
     )
@@ -400,12 +389,6 @@ class Settings(BoxSettings, ServerSettings):
     def agent_limits(self) -> Limits:
         """The limits of agents whose declaration sets none."""
         return Limits(memory=self.agent_memory, cpu=self.agent_cpu, processes=self.agent_processes)
-
-    @property
-    def collector_headers(self) -> dict[str, str]:
-        """The headers that OpenTelemetry's collector wants."""
-        pairs = (self.otlp_headers.get_secret_value() if self.otlp_headers else "").split(",")
-        return {name.strip(): value.strip() for name, _, value in (pair.partition("=") for pair in pairs) if value}
 
     @cached_property
     def state(self) -> StateFolder:

@@ -1,0 +1,29 @@
+"""What a user may set of how the fleet is seen by other programs: Prometheus, and collectors of OpenTelemetry's."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings
+
+
+class TelemetrySettings(BaseSettings):
+    """The part of the settings that is about metrics and spans."""
+
+    metrics: bool = Field(True, description="Whether a node worker shows its machine to Prometheus: docs/metrics.md.")
+    metrics_host: str = Field("127.0.0.1", description="The address at which it does; whoever reaches it may read.")
+    metrics_port: int = Field(5557, ge=0, le=65535, description="Its port; if it is in use, a free one.")
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="The collector of OpenTelemetry's to which the node workers send the spans of tasks, as "
+        "`http://127.0.0.1:4318`: see docs/traces.md. Unset: nothing of OpenTelemetry's is loaded.",
+    )
+    otlp_headers: SecretStr | None = Field(
+        None, description="Headers for that collector, as `name=value,name=value`: a token, mostly."
+    )
+
+    @property
+    def collector_headers(self) -> dict[str, str]:
+        """The headers that OpenTelemetry's collector wants."""
+        pairs = (self.otlp_headers.get_secret_value() if self.otlp_headers else "").split(",")
+        return {name.strip(): value.strip() for name, _, value in (pair.partition("=") for pair in pairs) if value}
