@@ -23,6 +23,7 @@ from torch_tasks.store.ledger import Ledger, ledger_of
 from torch_tasks.store.messages import Inboxes
 from torch_tasks.store.nodes import NodeRegistry, Spawns
 from torch_tasks.store.notices import Notices
+from torch_tasks.store.rollups import FleetRollups
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport import Deliveries, Gate
 
@@ -99,6 +100,11 @@ class Fleet:
     def done_orders(self) -> DoneOrders:
         """Which of Torch's own Celery tasks were done, and what came of each."""
         return DoneOrders(self.client, self.settings.state.done_orders)
+
+    @cached_property
+    def rollups(self) -> FleetRollups:
+        """What each node was like on each day."""
+        return FleetRollups(self.client)
 
     @cached_property
     def key_exchange(self) -> KeyExchange:

@@ -62,6 +62,8 @@ DENIALS = f"{PREFIX}denials"
 DENIALS_COUNTED = f"{PREFIX}denials_counted"
 #: Hash of node → how far its audit is, signed.
 AUDIT_HEADS = f"{PREFIX}audit_heads"
+#: Set of the nodes that ever put a daily rollup here; see :func:`rollups`.
+ROLLED_UP = f"{PREFIX}rolled_up"
 #: Hash of task id → its message, which no agent gets: the task waits for others, or has ended unknown to Celery
 #: as yet.
 SET_ASIDE = f"{PREFIX}set_aside"
@@ -153,6 +155,11 @@ def screen(agent_id: str) -> str:
 def account(name: str, part: str) -> str:
     """One part of what the fleet knows about an account with a provider of models."""
     return f"{PREFIX}account:{name}:{part}"
+
+
+def rollups(node: str) -> str:
+    """Hash of a day → what this node was like on it, in numbers, as JSON."""
+    return f"{PREFIX}rollups:{node}"
 
 
 def notifying(need: str) -> str:

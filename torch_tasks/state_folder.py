@@ -117,6 +117,8 @@ class StateFolder:
         """Where the node worker shows them."""
         self.span_place = path / "span_place.json"
         """Up to where the spans of tasks were sent."""
+        self.rollups = path / "rollups.sqlite"
+        """What this machine was like on each day, in numbers."""
         self.worktrees = path / "worktrees"
         self.certificates = path / "certificates"
         """What was found when the kinds' programs were tried."""

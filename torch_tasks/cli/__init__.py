@@ -34,6 +34,7 @@ COMMANDS = {
         "task": ("torch_tasks.cli.tasks:task", "Show one task."),
         "trace": ("torch_tasks.cli.trace:trace", "Draw how a task spent its time, with all tasks of its trace."),
         "summary": ("torch_tasks.cli.summary:summary", "Show what waits for you, and what became of each task."),
+        "report": ("torch_tasks.cli.report:report", "Show uptime, completion, delivery, cost, capacity and trends."),
         "answer": ("torch_tasks.cli.tasks:answer", "Answer the question of a waiting task's agent."),
         "handoff": ("torch_tasks.cli.tasks:handoff", "Hand a task over to another agent."),
         "cancel": ("torch_tasks.cli.tasks:cancel", "Cancel tasks."),

@@ -55,6 +55,7 @@ COMMANDS_OF: dict[str, tuple[str, ...]] = {
     "fleet.stop": ("stop",),
     "fleet.start": ("start",),
     "fleet.summary": ("summary",),
+    "fleet.report": ("report",),
     "fleet.memory": ("node list",),
     "fleet.events": ("monitor",),
     "budget.list": ("budget",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 from pydantic import Field
@@ -10,6 +11,7 @@ from torch_tasks.broker.memory import Memory, memory_of
 from torch_tasks.fleet import fleet
 from torch_tasks.model.budget import BudgetLine
 from torch_tasks.model.fields import now
+from torch_tasks.model.report import FleetReport, report_of
 from torch_tasks.monitoring.feed import EventPage, feed
 from torch_tasks.monitoring.flow import FlowEvent, FlowKind
 from torch_tasks.monitoring.health import SystemHealth, system_health
@@ -20,6 +22,7 @@ from torch_tasks.orchestration.attention import Need, needs
 from torch_tasks.orchestration.holds import HoldReport
 from torch_tasks.security.rights import EVERYBODY, Right, Subject
 from torch_tasks.store.messages import role_named
+from torch_tasks.store.rollups import KEPT_DAYS
 
 _NIGHT_SECONDS = 12 * 3600.0
 
@@ -57,6 +60,15 @@ class Since(Request):
 def summary(asked: Since) -> FleetSummary:
     """What waits for a person, then what became of each task: result, check, changes, branch, time, tokens."""
     return summarize(fleet(), now() - timedelta(seconds=asked.seconds))
+
+
+@operation("fleet.report", Right.LOOK)
+def report(asked: Since) -> FleetReport:
+    """How the fleet did, by whole days of UTC: uptime, tasks, delivery, recoveries, use and cost, capacity, trends."""
+    until = now().date()
+    days = min(math.ceil(asked.seconds / 86_400), KEPT_DAYS)
+    since = until - timedelta(days=days - 1)
+    return report_of(fleet().rollups.since(since - timedelta(days=days)), since, until)
 
 
 @operation("fleet.needs", Right.LOOK)

@@ -34,6 +34,7 @@ from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.metrics_keeper import MetricsKeeper
 from torch_tasks.workers.node.node_presence import NodePresence
 from torch_tasks.workers.node.notifier import Notifier
+from torch_tasks.workers.node.rollup_keeper import RollupKeeper
 from torch_tasks.workers.node.span_sender import SpanSender
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ class NodeStep(bootsteps.StartStopStep):
         discipline = GitDiscipline(self.agents.kept, fleet())
         self._audit = AuditKeeper(fleet())
         self._loops = [NodeMaintenance(self.agents, self.presence, fleet()).loop, discipline.loop, self._audit.loop]
-        self._loops.append(KeysKeeper(fleet()).loop)
+        self._rollups = RollupKeeper(self.agents.reports, fleet())
+        self._loops += [KeysKeeper(fleet()).loop, self._rollups.loop]
         if command := fleet().settings.notify_command:
             self._loops.append(Notifier(command, fleet()).loop)
         if endpoint := fleet().settings.otlp_endpoint:
@@ -102,6 +104,8 @@ class NodeStep(bootsteps.StartStopStep):
             loop.stop()
         self.agents.stop()
         note_event("node.ended", f"node {fleet().settings.node}", durable=True)
+        with contextlib.suppress(TorchError):
+            self._rollups.end()
         with contextlib.suppress(TorchError):
             self.presence.leave()
         with contextlib.suppress(TorchError):
