@@ -25,9 +25,11 @@ from torch_tasks.beat.periodic import PeriodicEntries, standing_entries
 from torch_tasks.beat.slots import fire_of, plan_slots
 from torch_tasks.broker.connection import is_away
 from torch_tasks.errors import BrokerAway, Unreadable
-from torch_tasks.fleet import fleet
+from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model import metrics
 from torch_tasks.model.checkin import Checkin, Fire, SlotOutcome, moment_of
+from torch_tasks.monitoring.pages import PageKeeper, health_pages
+from torch_tasks.monitoring.readiness import ReadinessProbe, lacks_of_beat
 from torch_tasks.state_folder import StateFolder
 from torch_tasks.store.checkins import record_of
 from torch_tasks.store.timetable import Advance, Due, Tick, Timetable
@@ -52,13 +54,16 @@ class TorchScheduler(Scheduler):
         place = re.sub(r"[^\w.-]+", "_", self._settings.broker().place)
         journal = Journal(self._settings.state.beat(place))
         self._follower = Follower(self._timetable, fleet().reconciler, journal, self._settings)
-        self._heads = HeadsKeeper(fleet().audit_heads, journal, self._settings).loop
+        self._loops = [HeadsKeeper(fleet().audit_heads, journal, self._settings).loop]
+        if self._settings.metrics:
+            self._loops.append(_pages(fleet()).loop)
         super().__init__(*args, lazy=lazy, **kwargs)
         self._periodic = PeriodicEntries(self.schedule, self._timetable, lambda: self._now)
         if not lazy:
             _begin_tally(self._settings.state)
             self._follower.start()
-            self._heads.start()
+            for loop in self._loops:
+                loop.start()
 
     def _open_timetable(self) -> Timetable:
         return Timetable(fleet().client, self._settings)
@@ -97,7 +102,8 @@ class TorchScheduler(Scheduler):
     def close(self) -> None:
         """End, and let another beat lead at once."""
         self._follower.stop()
-        self._heads.stop()
+        for loop in self._loops:
+            loop.stop()
         try:
             self._lead.resign()
         except BrokerAway as error:
@@ -193,6 +199,12 @@ class TorchScheduler(Scheduler):
     def _send_periodic(self, entry: ScheduleEntry) -> Any:
         log.debug("sending %s (%s)", entry.name, entry.task)
         return self.apply_async(entry, advance=False)
+
+
+def _pages(of: Fleet) -> PageKeeper:
+    """What says whether this beat lives, and whether check-ins fire."""
+    pages = health_pages(ReadinessProbe(lambda: lacks_of_beat(of)))
+    return PageKeeper(of.settings.metrics_host, of.settings.metrics_beat_port, pages, of.settings.state.beat_address)
 
 
 def _begin_tally(state: StateFolder) -> None:

@@ -21,7 +21,7 @@ from torch_tasks.settings import settings
 from torch_tasks.state_folder import JOURNAL, TALLY
 from torch_tasks.system.tally import Tally
 from torch_tasks.workers.folders import AgentJournal
-from torch_tasks.workers.node.metrics_keeper import MetricsKeeper
+from torch_tasks.workers.node.machine_pages import readings_of
 
 GOAL_MS = 50.0
 _ROLES = ("developer", "qa", "devops", ROLE)
@@ -40,7 +40,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
         for agent_id, session in sessions.items():
             journal = AgentJournal(agent_id=agent_id, kind="shell", session=session)
             journal.write(settings().state.agent(agent_id) / JOURNAL)
-        machine = MetricsKeeper(lambda: kept, fleet()).readings
+        machine = readings_of(lambda: kept, fleet())
         at_rest = [clock(machine.text) * 1e3 for _ in range(rounds)]
         busy = [_processor_ms(machine) for _ in range(rounds)]
         at_work = list(_while_all_count(machine, tallies, rounds))

@@ -27,6 +27,21 @@ scrapes count nothing twice.
   states, accounts and agents, never a task.
 - Roles that tasks ask for and no agent has are shown as `other`.
 
+## Is it well?
+
+Beside `/metrics`, each node worker shows `/healthz` (this process lives) and `/readyz` (it can do its job now), and so
+do each beat, at port 5558 (`TORCH_METRICS_BEAT_PORT`, `beat.json` in the state folder), and the server at its own port.
+`/readyz` answers within two seconds: with status 200, or with 503 and the reasons as JSON. What counts:
+
+| asked | what must be so |
+| --- | --- |
+| all | the broker answers, and the fleet has put back what it forgot; 64 MiB of the state folder's disk are free |
+| node worker | its agents run, and are not in quarantine; a beat leads, if check-ins are to come |
+| beat | a beat leads, this one or another |
+| server | it reads the fleet's events |
+
+`torch-tasks doctor`, `SystemMonitor.get_system_health()` and the server's `fleet.health` look at the whole fleet.
+
 ## Alerts and dashboards
 
 `compose/monitoring/alerts.yml` has rules for Prometheus, each with what is wrong and the command that helps; the last

@@ -119,6 +119,8 @@ class StateFolder:
         """Up to where the spans of tasks were sent."""
         self.rollups = path / "rollups.sqlite"
         """What this machine was like on each day, in numbers."""
+        self.beat_address = path / "beat.json"
+        """Where beat says how it is."""
         self.worktrees = path / "worktrees"
         self.certificates = path / "certificates"
         """What was found when the kinds' programs were tried."""

@@ -9,9 +9,12 @@ from pydantic_settings import BaseSettings
 class TelemetrySettings(BaseSettings):
     """The part of the settings that is about metrics and spans."""
 
-    metrics: bool = Field(True, description="Whether a node worker shows its machine to Prometheus: docs/metrics.md.")
-    metrics_host: str = Field("127.0.0.1", description="The address at which it does; whoever reaches it may read.")
-    metrics_port: int = Field(5557, ge=0, le=65535, description="Its port; if it is in use, a free one.")
+    metrics: bool = Field(
+        True, description="Whether node workers and beats show metrics and how they are: docs/metrics.md."
+    )
+    metrics_host: str = Field("127.0.0.1", description="The address at which they do; whoever reaches it may read.")
+    metrics_port: int = Field(5557, ge=0, le=65535, description="A node worker's port; if it is in use, a free one.")
+    metrics_beat_port: int = Field(5558, ge=0, le=65535, description="A beat's port; if it is in use, a free one.")
     otlp_endpoint: str | None = Field(
         None,
         pattern="^https?://",

@@ -19,6 +19,7 @@ from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model, now
 from torch_tasks.model.routing import unroutable
 from torch_tasks.model.task import NOT_BEGUN, TaskRecord
+from torch_tasks.monitoring.readiness import RESTORING, lacks_of_disk
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.orchestration.scaling import backlogs, unserved
 
@@ -97,6 +98,7 @@ def _look(shared: Fleet, address: str) -> SystemHealth:
     reasons = (
         *_reasons(agents, lost, dead, gate_open=shared.gate.state().open),
         *filter(None, [memory_of(shared.client).warning]),
+        *lacks_of_disk(shared),
         *_reasons_of_messages(dead_messages, spooled),
         *_reasons_of_time(shared),
     )
@@ -120,7 +122,7 @@ def _look(shared: Fleet, address: str) -> SystemHealth:
 
 def _reasons(agents: list[AgentInfo], lost: list[TaskRecord], dead: int, *, gate_open: bool) -> Iterable[str]:
     if not gate_open:
-        yield "the broker was restarted, and the fleet is restoring what it forgot"
+        yield RESTORING
     offline = [info.agent_id for info in agents if not info.online and not info.left]
     if agents and not any(info.online for info in agents):
         yield "no agent is online"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -14,7 +14,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from torch_tasks.errors import RequestNotTaken, TorchError, UnknownOperation
+from torch_tasks.fleet import fleet
 from torch_tasks.mcp.http import HttpDoor
+from torch_tasks.monitoring.readiness import ReadinessProbe, lacks_of_broker, lacks_of_disk
 from torch_tasks.operations.performing import perform_here
 from torch_tasks.server import openapi
 from torch_tasks.server.calls import Calls, listed
@@ -26,7 +28,6 @@ from torch_tasks.server.people.login import LoginDoors
 from torch_tasks.server.people.provider import OpenIdProvider
 from torch_tasks.server.people.sessions import Sessions
 from torch_tasks.server.problems import problem
-from torch_tasks.server.readiness import ServerReadiness
 from torch_tasks.server.tokens import AccessTokens
 from torch_tasks.settings import Settings
 
@@ -39,7 +40,7 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
     doors = LoginDoors(settings, tokens, sessions, OpenIdProvider.of(settings))
     flower = FlowerDoor(settings)
     calls = Calls(hub, settings.server_request_bytes, settings.server_slow_seconds)
-    readiness = ServerReadiness(lambda: hub.trouble)
+    readiness = ReadinessProbe(lambda: _lacks(hub))
     mcp = HttpDoor(perform_here, settings.server_request_bytes)
     measured = fleet_measures()
     described: dict[str, object] = {}
@@ -88,6 +89,14 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
     )
     made.state.hub = hub
     return made
+
+
+def _lacks(hub: EventHub) -> Iterator[str]:
+    """What keeps the server from serving."""
+    yield from lacks_of_disk(fleet())
+    yield from (away := list(lacks_of_broker(fleet())))
+    if not away and hub.trouble:
+        yield f"the fleet's events are not read: {hub.trouble}"
 
 
 async def _healthy(_: Request) -> Response:

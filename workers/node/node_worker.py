@@ -31,7 +31,7 @@ from torch_tasks.workers.host.put_back import put_back_for_machine
 from torch_tasks.workers.node.audit_keeper import AuditKeeper
 from torch_tasks.workers.node.keys_keeper import KeysKeeper
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
-from torch_tasks.workers.node.metrics_keeper import MetricsKeeper
+from torch_tasks.workers.node.machine_pages import machine_pages
 from torch_tasks.workers.node.node_presence import NodePresence
 from torch_tasks.workers.node.notifier import Notifier
 from torch_tasks.workers.node.rollup_keeper import RollupKeeper
@@ -90,7 +90,7 @@ class NodeStep(bootsteps.StartStopStep):
         if endpoint := fleet().settings.otlp_endpoint:
             self._loops.append(SpanSender(endpoint, fleet()).loop)
         if fleet().settings.metrics:
-            self._loops.append(MetricsKeeper(self.agents.reports, fleet()).loop)
+            self._loops.append(machine_pages(self.agents.reports, fleet()).loop)
 
     def start(self, worker: Any) -> None:
         note_event("node.started", f"node {fleet().settings.node}", durable=True)
