@@ -54,7 +54,7 @@ def test_a_program_with_a_port_of_its_own_needs_all_of_the_network(home: Path, n
     with pytest.raises(SandboxRefused, match=f"dev-1 cannot start: .* at a port .* network = {network} .* over acp"):
         boxing_of(spec, machine, lambda: None)
     assert boxing_of(spec.model_copy(update={"network": "all"}), machine, lambda: None).is_boxed
-    assert boxing_of(spec.model_copy(update={"kind": "codex"}), machine, lambda: None).is_boxed
+    assert boxing_of(spec.model_copy(update={"kind": "acp"}), machine, lambda: None).is_boxed
     assert not boxing_of(spec.model_copy(update={"sandbox": "never"}), machine, lambda: None).is_boxed
 
 
