@@ -27,6 +27,7 @@ from torch_tasks.model.task import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.redaction import protect_files
 from torch_tasks.settings import Settings, settings
 from torch_tasks.started_by_name import AGENT_POOL, CONSUMER, DESK_RESULTS, SCHEDULER, WORKER
+from torch_tasks.system.log_records import log_as, without_result
 from torch_tasks.system.terminal import make_log_visible
 from torch_tasks.transport.leases import Leases
 
@@ -197,7 +198,9 @@ def _make_visible(logger: logging.Logger, **_: Any) -> None:
     """No value in a log line of a worker or of beat forges another line, steers a terminal or shows a secret."""
     state = settings().state
     protect_files(state.flower_password, state.server_token)
-    make_log_visible(logger)
+    logging.getLogger("celery.app.trace").addFilter(without_result)
+    log_as(node=settings().node)
+    make_log_visible(logger, settings().log_format)
 
 
 AGENT_OPTIONS = FieldOptions(AgentSpec, prefix="agent_")

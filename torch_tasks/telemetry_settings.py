@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
+
+LogForm = Literal["people", "json"]
 
 
 class TelemetrySettings(BaseSettings):
@@ -15,6 +19,11 @@ class TelemetrySettings(BaseSettings):
     metrics_host: str = Field("127.0.0.1", description="The address at which they do; whoever reaches it may read.")
     metrics_port: int = Field(5557, ge=0, le=65535, description="A node worker's port; if it is in use, a free one.")
     metrics_beat_port: int = Field(5558, ge=0, le=65535, description="A beat's port; if it is in use, a free one.")
+    log_format: LogForm = Field(
+        "people",
+        description="How Torch's processes log: lines for `people`, or `json`, an object on each line with the same "
+        "fields from each process: docs/operating.md.",
+    )
     otlp_endpoint: str | None = Field(
         None,
         pattern="^https?://",

@@ -82,7 +82,7 @@ COMMANDS = {
         "serve": ("torch_tasks.cli.server:serve", "Serve the fleet by HTTP to programs and people elsewhere."),
         "broker": ("torch_tasks.cli.broker:broker", "Make users on the broker, and change their passwords."),
         "token": ("torch_tasks.cli.server:token", "Make, list and revoke the tokens with which they ask."),
-        "logs": ("torch_tasks.cli.stack:logs", "Print the log of a process on this machine."),
+        "logs": ("torch_tasks.cli.logs:logs", "Print the log of a process on this machine."),
         "keys": ("torch_tasks.cli.keys:keys", "List, issue, rotate and revoke this fleet's keys."),
         "operations": ("torch_tasks.cli.operations:operations", "List what can be asked of Torch, and by whom."),
         "kinds": (f"{NODE_COMMANDS}:kinds", "List the kinds of agents, and which are installed here."),

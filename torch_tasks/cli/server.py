@@ -15,6 +15,7 @@ from torch_tasks.cli.tables import Column
 from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.server.tokens import AccessTokens, TokenRole
 from torch_tasks.settings import settings
+from torch_tasks.system.log_records import log_as
 from torch_tasks.system.terminal import make_log_visible
 
 
@@ -27,7 +28,8 @@ def serve(host: str | None, port: int | None) -> None:
 
     refuse_in_pane(settings().state, "serve")
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s] %(message)s")
-    make_log_visible(logging.getLogger())
+    log_as(process="server", node=settings().node)
+    make_log_visible(logging.getLogger(), settings().log_format)
     given = {"server_host": host, "server_port": port}
     chosen = settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 

@@ -1,11 +1,9 @@
-"""``torch-tasks up | down | logs``, and ``supervise``, which `up` starts."""
+"""``torch-tasks up | down``, and ``supervise``, which `up` starts."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from torch_tasks.caller import CallerKind
 from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
-from torch_tasks.errors import BrokerAway, InvalidSettings, ProcessNotStarted, TorchError
+from torch_tasks.errors import BrokerAway, InvalidSettings, ProcessNotStarted
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.broker_logins import hand_down_login
 from torch_tasks.machine.fleet_keys import require_own_fleet
@@ -29,6 +27,7 @@ from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.settings import settings, settings_for_ending, unknown_variables
 from torch_tasks.signing.keyring import keyring
 from torch_tasks.store.tasks import demanded
+from torch_tasks.system.log_records import log_as
 from torch_tasks.system.processes import end_on_signals
 from torch_tasks.system.terminal import make_log_visible
 
@@ -186,7 +185,8 @@ def down(keep_agents: bool) -> None:
 def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
     """Keep this machine's processes alive; `up` runs this."""
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s] %(message)s")
-    make_log_visible(logging.getLogger())
+    log_as(process="up", node=settings().node)
+    make_log_visible(logging.getLogger(), settings().log_format)
     kept = [AgentSpec.parse(text) for text in agents]
     stack = Stack(settings())
     supervisor = Supervisor(stack, kept, beat=beat, flower=flower)
@@ -236,26 +236,3 @@ def _not_ready(kept: Sequence[AgentSpec]) -> set[str]:
     away = {agent.agent_id for agent in kept_by_nodes if agent.state is KeptState.RETIRED}
     wanted = {agent.id for agent in kept or settings().agents} - away
     return wanted - {info.agent_id for info in Torch().agents(online=True) if info.state not in _BEFORE_READY}
-
-
-@click.command()
-@click.argument("name", required=False)
-@click.option("-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="How many lines.")
-@click.option("-f", "--follow", is_flag=True, help="Keep printing what is added.")
-def logs(name: str | None, lines: int, follow: bool) -> None:
-    """Print the log of a process on this machine. NAME: an agent's id, or broker, node, beat, flower, server, up."""
-    folder = settings().state.logs
-    there = sorted(path.stem for path in folder.glob("*.log"))
-    if name is None:
-        click.echo("\n".join(there) or f"no logs in {folder}")
-        return
-    stem = next((stem for stem in (name, f"agent-{name}") if stem in there), None)
-    if stem is None:
-        raise TorchError(f"there is no log of {name!r} in {folder}; there are: {', '.join(there) or 'none'}")
-    following = ["--follow=name", "--retry", f"--pid={os.getpid()}"] if follow else []
-    argv = ["tail", f"--lines={lines}", *following, str(folder / f"{stem}.log")]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as tail, suppress(KeyboardInterrupt):
-        assert tail.stdout
-        for line in tail.stdout:
-            click.echo(line.decode(errors="replace"), nl=False)
-    sys.exit(tail.returncode)

@@ -9,10 +9,14 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from torch_tasks.redaction import redacted
+from torch_tasks.system.log_records import JsonLine
 from torch_tasks.visible_text import hanging, visible
+
+if TYPE_CHECKING:
+    from torch_tasks.telemetry_settings import LogForm
 
 
 class VisibleStream:
@@ -64,8 +68,9 @@ class LogLine(logging.Formatter):
         return hanging(redacted(self._inner.format(record)))
 
 
-def make_log_visible(logger: logging.Logger) -> None:
-    """Give each handler of the logger lines that no value in them can forge."""
+def make_log_visible(logger: logging.Logger, form: LogForm = "people") -> None:
+    """Give each handler of the logger lines that no value in them can forge: for people, or for programs."""
     for handler in logger.handlers:
-        if not isinstance(handler.formatter, LogLine):
-            handler.setFormatter(LogLine(handler.formatter or logging.Formatter()))
+        if not isinstance(handler.formatter, LogLine | JsonLine):
+            plain = LogLine(handler.formatter or logging.Formatter())
+            handler.setFormatter(JsonLine() if form == "json" else plain)

@@ -6,7 +6,7 @@ task of a chain, belongs to the same caller.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,12 +15,14 @@ from pydantic import ValidationError
 
 from torch_tasks.caller import CallerKind, acting_as
 from torch_tasks.model.asker import Asker
+from torch_tasks.model.traceparent import HEADER, TraceParent
 from torch_tasks.settings import settings
+from torch_tasks.system.log_records import logging_about
 from torch_tasks.transport.envelope import ASKER_HEADER, SIGNER_HEADER, as_header, asker_of
 
 _UNKNOWN = Asker(kind=CallerKind.PROGRAM, name="celery")
 """Who asks in a message that no process of Torch sent: it has the rights of a program."""
-_running: ContextVar[Any] = ContextVar("_running", default=None)
+_running: ContextVar[ExitStack | None] = ContextVar("_running", default=None)
 
 
 def stamp(headers: dict[str, Any]) -> None:
@@ -39,13 +41,16 @@ def asker_in(headers: Any) -> Asker:
 
 @signals.task_prerun.connect
 def _begin(task: Any = None, **_: Any) -> None:
-    acting = acting_as(asker_in(task.request).caller)
-    acting.__enter__()
-    _running.set(acting)
+    asker, trace = asker_in(task.request), TraceParent.read(task.request.get(HEADER))
+    running = ExitStack()
+    running.enter_context(acting_as(asker.caller))
+    about = {"task": str(task.request.id), "caller": asker.name, **({"trace": trace.trace_id} if trace else {})}
+    running.enter_context(logging_about(**about))
+    _running.set(running)
 
 
 @signals.task_postrun.connect
 def _end(**_: Any) -> None:
-    if acting := _running.get():
+    if running := _running.get():
         _running.set(None)
-        acting.__exit__(None, None, None)
+        running.close()

@@ -296,6 +296,11 @@ def new_tag(list_name: str) -> str:
     return f"{uuid.uuid4().hex}:{list_name}"
 
 
+def is_parked(tag: str) -> bool:
+    """Whether it waits for a while by intent, and no process holds it."""
+    return tag.startswith("parked:")
+
+
 def list_of_tag(tag: str) -> str:
     """The list that a delivery goes back to when no process holds it any more."""
     return tag.removeprefix("parked:").partition(":")[2]

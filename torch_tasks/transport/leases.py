@@ -28,7 +28,7 @@ from torch_tasks.system.loops import RETRY_SECONDS, Loop
 from torch_tasks.system.tally import tally
 from torch_tasks.transport.callbacks import Callbacks, LeaseListeners
 from torch_tasks.transport.claiming import IntakePause
-from torch_tasks.transport.deliveries import Deliveries, GateClosed, list_of_tag, queue_of
+from torch_tasks.transport.deliveries import Deliveries, GateClosed, is_parked, list_of_tag, queue_of
 from torch_tasks.transport.envelope import BROADCAST_SECONDS, message_id, readdressed
 from torch_tasks.transport.gate import Gate
 from torch_tasks.transport.held import HeldDeliveries
@@ -242,7 +242,7 @@ class LeaseKeeper:
         limit = self.terms.delivery_limit
         outcome = self._deliveries.put_back(tag, only_ended=only_ended, limit=limit)
         if outcome == "back":
-            log.info("delivery %s was lost with its holder and is back in its queue", tag)
+            log.info("%s", _back_in_words(tag))
         if outcome != "poison":
             return outcome == "back"
         message = self._deliveries.message(tag) or ""
@@ -435,3 +435,11 @@ class Leases:
     def _put_back_held(self) -> None:
         for keeper in self.keepers():
             keeper.put_back_held()
+
+
+def _back_in_words(tag: str) -> str:
+    """Why a delivery is in its queue again: a pause is over, as before a retry, or its holder was lost."""
+    queue = queue_of(list_of_tag(tag))
+    if is_parked(tag):
+        return f"what was to wait for a while is in {queue} again"
+    return f"delivery {tag.partition(':')[0]} was lost with its holder and is in {queue} again"

@@ -24,6 +24,7 @@ from torch_tasks.model.routing import serves
 from torch_tasks.model.task import NOT_BEGUN, TaskResult
 from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.store.tasks import demanded
+from torch_tasks.system.log_records import log_as
 from torch_tasks.system.loops import Loop
 from torch_tasks.tasks import recovery, task_counts
 from torch_tasks.tasks.dead_letters import DeadLetters, note_refused
@@ -39,6 +40,7 @@ def host_agent(spec: AgentSpec) -> HoldsWatcher:
     host = Host(spec, fleet(), app.leases.intake)
     host.open()
     task_counts.begin(host.info)
+    log_as(agent=host.info.agent_id, incarnation=host.info.incarnation)
     app.host = host
     app.steps["worker"].add(HostStep)
     app.steps["consumer"].add(ServeStep)
