@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ from torch_tasks.app import app
 from torch_tasks.caller import CallerKind
 from torch_tasks.errors import BadSignature
 from torch_tasks.fleet import fleet
+from torch_tasks.model.fields import now
 from torch_tasks.model.task import Priority
+from torch_tasks.monitoring.summary import summarize
 from torch_tasks.signing.ed25519 import new_key, public_key_of
 from torch_tasks.signing.keyring import keyring
 from torch_tasks.signing.signature import Purpose, sign
@@ -169,6 +172,8 @@ def test_a_success_that_was_written_into_the_record_is_not_believed_and_what_wai
     task = torch.enqueue("echo true", agent="nobody")
     next_one = torch.enqueue(f"touch {tmp_path / 'ran'}", agent="dev-1", after=[task.id])
     _forge_success(broker, task)
+    assert next(one for one in torch.tasks() if one.spec.id == task.id).state is TaskState.QUEUED
+    _forge_success(broker, task)
     shown = subprocess.run([TORCH_TASKS, "task", task.id], capture_output=True, text=True, check=False, timeout=60)
     assert "state:     queued" in shown.stdout
     assert task.status is TaskState.QUEUED
@@ -211,6 +216,11 @@ def test_an_end_whose_result_was_changed_is_named_and_not_believed(torch: Torch,
         failed.result(timeout=SOON)
     shown = subprocess.run([TORCH_TASKS, "task", failed.id], capture_output=True, text=True, check=False, timeout=60)
     assert "state:     succeeded (not believed)" in shown.stdout
+    listed = subprocess.run([TORCH_TASKS, "tasks"], capture_output=True, text=True, check=False, timeout=60).stdout
+    assert "succeeded (not believed)" in next(line for line in listed.splitlines() if failed.id[:8] in line)
+    night = summarize(fleet(), now() - timedelta(hours=1))
+    assert night.not_believed == 1
+    assert [one.id for one in night.tasks if one.forged] == [failed.id]
 
 
 @pytest.mark.usefixtures("worker")

@@ -18,6 +18,7 @@ from torch_tasks.operations import fleet as operations
 
 _MARKS = {TaskState.SUCCEEDED: "✓", TaskState.FAILED: "✗", TaskState.DEAD: "✗", TaskState.CANCELLED: "-"}
 _GOES_ON = "…"
+_NOT_BELIEVED = "not believed"
 _COLOURS = {TaskState.SUCCEEDED: "green", TaskState.FAILED: "red", TaskState.DEAD: "red", TaskState.WAITING: "yellow"}
 
 
@@ -41,7 +42,9 @@ def summary(since: float, markdown: bool, json_wanted: bool) -> None:
 
 
 def _heading(night: FleetSummary) -> str:
-    counts = ", ".join(f"{count} {state}" for state, count in night.counts.items()) or "no tasks"
+    found = [f"{count} {state}" for state, count in night.counts.items()]
+    found += [f"{night.not_believed} {_NOT_BELIEVED}"] if night.not_believed else []
+    counts = ", ".join(found) or "no tasks"
     since, length = night.since.astimezone(), describe_duration((night.until - night.since).total_seconds())
     return " · ".join([f"Since {since:%a %d %b %H:%M %Z} ({length}): {counts}", *_price(night.tokens, night.cost_usd)])
 
@@ -58,6 +61,10 @@ def _count(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g}{letter}"
     return str(number)
+
+
+def _state(task: TaskSummary) -> str:
+    return f"{task.state}, {_NOT_BELIEVED}" if task.forged else str(task.state)
 
 
 def _facts(task: TaskSummary) -> list[str]:
@@ -80,9 +87,9 @@ def _lines(night: FleetSummary, width: int) -> Iterator[Text]:
     if night.tasks:
         yield Text("\nTASKS", style="bold")
     for task in night.tasks:
-        mark = _MARKS.get(task.state, _GOES_ON)
-        state = "" if task.state is TaskState.SUCCEEDED else f" ({task.state})"
-        yield _wrapped(f"{mark} ", f"{shown(task.id)}  {task.title}{state}", width, _COLOURS.get(task.state, ""))
+        mark, colour = ("?", "red") if task.forged else (_MARKS.get(task.state, _GOES_ON), _COLOURS.get(task.state, ""))
+        state = f" ({_state(task)})" if task.forged or task.state is not TaskState.SUCCEEDED else ""
+        yield _wrapped(f"{mark} ", f"{shown(task.id)}  {task.title}{state}", width, colour)
         if facts := _facts(task):
             yield _wrapped("    ", " · ".join(facts), width, "dim")
         if task.detail:
@@ -106,7 +113,7 @@ def _markdown(night: FleetSummary) -> Iterator[str]:
     if night.tasks:
         yield "\n### Tasks\n\n| task | result | what it says |\n|---|---|---|"
     for task in night.tasks:
-        facts = _plain(" · ".join([str(task.state), *_facts(task)]))
+        facts = _plain(" · ".join([_state(task), *_facts(task)]))
         yield f"| {_plain(task.title)} `{task.id}` | {facts} | {_plain(task.detail)} |"
 
 

@@ -34,6 +34,7 @@ from torch_tasks.errors import BrokerUnreachable, TaskEnded, TaskNotFinished
 from torch_tasks.link import perform
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.options import FieldOptions, OneOf
+from torch_tasks.model.routing import believed_state
 from torch_tasks.model.task import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.operations import tasks as operations
 from torch_tasks.visible_text import one_line, visible
@@ -218,9 +219,7 @@ def tasks(limit: int, states: tuple[str, ...], json_wanted: bool) -> None:
 
 
 def _state(record: TaskRecord) -> str:
-    if record.forged:
-        return f"{record.state} (not believed)"
-    return f"{record.state} (unroutable)" if record.unroutable else str(record.state)
+    return f"{record.state} (unroutable)" if record.unroutable else believed_state(record)
 
 
 def _row(record: TaskRecord) -> tuple[Any, ...]:

@@ -114,6 +114,11 @@ def unroutable(record: TaskRecord, agents: Collection[AgentInfo]) -> bool:
     return record.state is TaskState.QUEUED and not _readers(record.spec, agents)
 
 
+def believed_state(record: TaskRecord) -> str:
+    """The task's state in words, with whether it is believed."""
+    return f"{record.state} (not believed)" if record.forged else str(record.state)
+
+
 def why_waiting(record: TaskRecord, agents: Collection[AgentInfo]) -> str | None:
     """Why the task waits, if there is a reason for every agent that could take it or go on with it."""
     if record.state in HELD:

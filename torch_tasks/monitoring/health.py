@@ -17,7 +17,7 @@ from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model, now
-from torch_tasks.model.routing import unroutable
+from torch_tasks.model.routing import believed_state, unroutable
 from torch_tasks.model.task import NOT_BEGUN, TaskRecord
 from torch_tasks.monitoring.readiness import RESTORING, lacks_of_disk
 from torch_tasks.orchestration.followups import standing_still
@@ -111,7 +111,7 @@ def _look(shared: Fleet, address: str) -> SystemHealth:
         broker_ms=round(took, 2),
         agents=_by_role(agents),
         queues=_queues(records),
-        tasks=dict(Counter(str(record.state) for record in records)),
+        tasks=dict(Counter(map(believed_state, records))),
         dead_letters=dead,
         inboxes=dict(list(inboxes.items())[:_FULLEST]),
         dead_messages=dead_messages,

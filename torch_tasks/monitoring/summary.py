@@ -48,10 +48,13 @@ class TaskSummary(Model):
     tokens: int
     cost_usd: float | None
     finished_at: AwareDatetime | None
+    forged: bool = False
+    """No node of the fleet says that it ended like this."""
 
     @classmethod
     def of(cls, record: TaskRecord) -> Self:
-        result, usage = record.result, record.result.usage if record.result else None
+        result = None if record.forged else record.result
+        usage = result.usage if result else None
         checks = [evidence.passed for evidence in result.evidence if evidence.kind == "check"] if result else []
         begun, ended = record.started_at or record.assigned_at, record.finished_at
         return cls(
@@ -63,6 +66,7 @@ class TaskSummary(Model):
             check=checks[-1] if checks else None,
             changes=result.changes if result else None,
             branch=result.branch if result else None,
+            forged=bool(record.forged),
             seconds=((ended or now()) - begun).total_seconds() if begun else None,
             tokens=usage.input_tokens + usage.output_tokens if usage else 0,
             cost_usd=usage.cost_usd if usage else None,
@@ -77,7 +81,9 @@ class FleetSummary(Model):
     tasks: tuple[TaskSummary, ...]
     """Those that ended in this time, and those that have not ended."""
     counts: dict[TaskState, int]
-    """How many tasks are in each state, in the order in which they are listed."""
+    """How many tasks are in each state, in the order in which they are listed; without those that are not believed."""
+    not_believed: int = 0
+    """How many are said to have ended, and no node of the fleet says so."""
     tokens: int
     cost_usd: float
     is_cut: bool
@@ -94,7 +100,8 @@ def summarize(fleet: Fleet, since: datetime) -> FleetSummary:
         until=now(),
         needs=tuple(needs(fleet)),
         tasks=tasks,
-        counts=Counter(task.state for task in tasks),
+        counts=Counter(task.state for task in tasks if not task.forged),
+        not_believed=sum(task.forged for task in tasks),
         tokens=sum(task.tokens for task in tasks),
         cost_usd=sum(task.cost_usd or 0 for task in tasks),
         is_cut=len(records) == MOST_TASKS,
@@ -110,6 +117,8 @@ def in_order(records: Iterable[TaskRecord]) -> list[TaskRecord]:
 
 
 def _detail(record: TaskRecord) -> str:
+    if record.forged:
+        return record.forged
     result = record.result
     if record.state is TaskState.SUCCEEDED:
         return title_of(result.answer) if result and result.answer.strip() else ""

@@ -11,6 +11,7 @@ from torch_tasks.caller import caller
 from torch_tasks.fleet import fleet
 from torch_tasks.model.fields import Model
 from torch_tasks.model.message import MessageRecord
+from torch_tasks.model.routing import believed_state
 from torch_tasks.operations.operation import Request, operation
 from torch_tasks.security.rights import Right
 from torch_tasks.settings import settings
@@ -49,7 +50,10 @@ def find(asked: FindNames) -> list[KnownName]:
 def _tasks(beginning: str) -> Iterable[KnownName]:
     records = fleet().records
     if not beginning:
-        return [KnownName(name=one.spec.id, about=f"{one.state}: {one.spec.title}") for one in records.latest(_MOST)]
+        return [
+            KnownName(name=one.spec.id, about=f"{believed_state(one)}: {one.spec.title}")
+            for one in records.latest(_MOST)
+        ]
     ids = records.ids_beginning(beginning)[:_MOST]
     found = zip(ids, records.find_all(ids), strict=True)
     return [KnownName(name=name, about=f"{one.state}: {one.spec.title}" if one else "") for name, one in found]

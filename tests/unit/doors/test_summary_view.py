@@ -127,3 +127,15 @@ def test_markdown_keeps_one_row_for_each_task() -> None:
     rows = [row for row in "\n".join(_markdown(NIGHT)).splitlines() if row.startswith("| ") and "`" in row]
     assert len(rows) == 5
     assert rows[2] == "| Add \\| pages `bad` | failed · by qa-1 · 0 s · check failed | its check failed: exit code 1 |"
+
+
+def test_an_end_that_nobody_signed_is_not_counted_as_one() -> None:
+    forged = done("made-up", 3, "trust me").model_copy(update={"forged": "no node of this fleet says so"})
+    night = NIGHT.model_copy(update={"tasks": (TaskSummary.of(forged),), "counts": {}, "not_believed": 1})
+    text = "\n".join(line.plain for line in _lines(night, 80))
+    assert ": 1 not believed" in text
+    assert "(succeeded, not believed)" in text
+    assert "no node of this fleet says so" in text
+    assert "trust me" not in text
+    assert "check passed" not in text
+    assert "| succeeded, not believed" in "\n".join(_markdown(night))
