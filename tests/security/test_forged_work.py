@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from celery import chord
+from celery import Celery, chord
 from clients import read_settings_anew
 from hostile import body
 from machine import TORCH_TASKS
@@ -113,6 +114,29 @@ def test_a_message_that_nobody_of_the_fleet_signed_for_this_queue_is_refused_and
     assert not (tmp_path / "ran").exists()
     assert stolen.status is TaskState.QUEUED
     stolen.cancel()
+    assert worker.status == "running"
+
+
+def test_who_may_publish_to_the_workers_but_has_no_key_commands_them_nothing(
+    worker: AgentWorker, torch: Torch, broker: Broker
+) -> None:
+    """As with Flower's login, which may write where questions to the workers go."""
+    name, place = f"dev-1@{worker.info.node if worker.info else ''}", "/0.celery.pidbox"
+    with broker.client.pubsub() as heard, Celery("stranger", broker=app.conf.broker_url) as stranger:
+        heard.subscribe(place)
+        assert app.control.ping([name], timeout=SOON)
+        copy = until(lambda: (heard.get_message(ignore_subscribe_messages=True) or {}).get("data"), "a copy of it")
+        denied = sum(fleet().denials.counts().values())
+        stranger.control.shutdown([name])
+        asked = fields_of(copy)["body"]
+        broker.client.publish(place, copy.replace(asked, body(json.loads(b64decode(asked)) | {"method": "shutdown"})))
+        broker.client.publish(place, copy)
+    until(lambda: sum(fleet().denials.counts().values()) >= denied + 3, "all three are refused", SOON)
+    reasons = [denial.why for denial in fleet().denials.latest(3)]
+    assert "sent it a second time" in reasons[0]
+    assert "changed afterwards" in reasons[1]
+    assert "it is not signed" in reasons[2]
+    serves(torch)
     assert worker.status == "running"
 
 
