@@ -27,6 +27,7 @@ from torch_tasks.settings import settings
 
 log = logging.getLogger(__name__)
 
+_PENDING = {"status": states.PENDING, "result": None}
 _PART = "part"
 _SIZE = ".size"
 """Ends the key of a chord's size as it was signed; Celery's own says the same as a mere number."""
@@ -74,29 +75,34 @@ class Results(RedisBackend):
         return kind, encoding, signed_text(text, **claims)
 
     def decode(self, payload: Any) -> Any:
-        """What is kept; :class:`SignatureRefused` unless somebody of the fleet signed it, and a node each result."""
-        if payload is None:
-            return None
-        text, signed = believed_text(_text_of(payload))
-        data = super().decode(text)
-        if "task_id" in data:
-            require_node(signed)
-        return data
+        """What is kept; :class:`SignatureRefused` unless somebody of the fleet signed it."""
+        return None if payload is None else super().decode(believed_text(_text_of(payload))[0])
 
     def decode_result(self, payload: Any) -> Any:
         """A result; one that no node signed is none."""
         try:
-            return super().decode_result(payload)
+            return self._result(payload)
         except SignatureRefused as error:
             self._refuse("the results", error)
-            return {"status": states.PENDING, "result": None}
+            return dict(_PENDING)
 
     def _get_task_meta_for(self, task_id: str) -> Any:
-        meta = super()._get_task_meta_for(task_id)
-        if meta.get("task_id", task_id) == task_id:
-            return meta
-        self._refuse(f"the result of {task_id}", BadSignature(f"it is the one of task {meta['task_id']}"))
-        return {"status": states.PENDING, "result": None}
+        kept = self.get(self.get_key_for_task(task_id))
+        try:
+            return self._result(kept, of=task_id) if kept else dict(_PENDING)
+        except SignatureRefused as error:
+            self._refuse(f"the result of {task_id}", error)
+            return dict(_PENDING)
+
+    def _result(self, payload: Any, of: str | None = None) -> Any:
+        text, signed = believed_text(_text_of(payload))
+        require_node(signed)
+        meta = super().decode(text)
+        if not (isinstance(meta, dict) and {"task_id", "status"} <= meta.keys()):
+            raise BadSignature("it is no result of a task")
+        if of not in (None, meta["task_id"]):
+            raise BadSignature(f"it is the one of task {meta['task_id']}")
+        return self.meta_from_decoded(meta)
 
     def _mget_to_results(self, values: Any, keys: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         found = super()._mget_to_results(values, keys, *args, **kwargs)

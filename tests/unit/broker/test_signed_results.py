@@ -95,6 +95,7 @@ FORGERIES: dict[str, tuple[Callable[[str], str], str]] = {
     "with a name twice": (lambda text: text[:-1] + ', "status": "SUCCESS"}', "changed afterwards"),
     "signed by a person": (_of_a_person, "who is no node"),
     "by a key that was revoked": (_by_a_revoked_key, "was revoked"),
+    "what says how large a chord is": (lambda text: Kept().encode({"group": "t1", "size": 1}), "no result of a task"),
 }
 
 
