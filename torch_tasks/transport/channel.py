@@ -355,7 +355,7 @@ class Channel(stock.Channel):
         except (Unreadable, SignatureRefused) as error:
             log.error("a broadcast on %s is refused and dropped: %s", channel, error)
             self._note_refused(channel, error)
-            raise Empty from None
+            return None  # the next one, which may have come with it, is read at once
         return bool(self._deliver_fanout_message(message, channel))
 
     def _is_new(self, exchange: str, text: str) -> bool:
