@@ -80,10 +80,15 @@ class CheckinBook:
         if at_work:
             note_own_checkin(fleet(), at_work, checkin.id)
         warnings += readiness(fleet()).lacks
-        if record.checkin != checkin:
+        if _asked_for(record.checkin) != _asked_for(checkin):
             warnings.insert(0, f"check-in {checkin.id} exists already and was not changed")
         zone = str(timed.zone) if timed.zone else ""
         return AcceptedCheckin(**dict(record), zone=zone, warnings=tuple(warnings))
+
+
+def _asked_for(checkin: Checkin) -> Checkin:
+    """What somebody asks for, whoever signed that when it was kept."""
+    return checkin.model_copy(update={"signature": None})
 
 
 def _asker() -> Asker:

@@ -28,6 +28,7 @@ from torch_tasks.monitoring import SystemMonitor
 from torch_tasks.operations import checkins as operations
 from torch_tasks.security.rights import Right
 from torch_tasks.settings import settings
+from torch_tasks.store.signed_checkins import signed_checkin
 
 NOTE = "look at the build"
 
@@ -141,7 +142,7 @@ def test_a_task_is_enqueued_with_the_rights_of_who_asked_for_the_check_in(book: 
     kept = book.add("30", "make test", **how)
     assert kept.slot
     with acting_as(Caller(agent="developer-1", role="project-manager")):
-        asked = kept.checkin.model_copy(update={"asked_by": Asker.now()})
+        asked = signed_checkin(kept.checkin.model_copy(update={"asked_by": Asker.now()}))
     celery_tasks.checkin.run(asked, kept.slot, 0.0)
     [record] = fleet().records.latest(1)
     assert (record.spec.prompt, record.enqueued_by and record.enqueued_by.name) == ("make test", "developer-1")

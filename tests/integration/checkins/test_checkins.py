@@ -21,6 +21,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, SlotOutcome, Target, milliseconds
 from torch_tasks.model.task import TaskState
 from torch_tasks.store.checkins import CheckinRecords
+from torch_tasks.store.signed_checkins import signed_checkin
 
 pytestmark = pytest.mark.usefixtures("empty")
 SLOT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -37,7 +38,7 @@ def store(empty: None) -> CheckinRecords:
 def test_what_is_added_is_found_again_whole_and_the_same_id_is_one_check_in(store: CheckinRecords) -> None:
     asked = checkin("look at {task}: ünïcode\nand all lines", when="now", misfire="all", jitter=5, max_runs=3)
     record = store.add(asked)
-    assert record.checkin == asked
+    assert record.checkin.model_copy(update={"signature": None}) == asked
     assert (record.state, record.slot, record.runs, record.version) == (CheckinState.ACTIVE, asked.schedule.at, 0, 1)
     assert record.due
     assert timedelta(0) <= record.due - record.slot <= timedelta(seconds=5, milliseconds=1)
@@ -293,7 +294,7 @@ def test_a_node_worker_delivers_what_was_fired(store: CheckinRecords, machine: B
     unknown = checkin(target=Target(agent="nobody-1"))  # it may still say that it is there
     store.add(unknown)
     for one in (unknown, asked):
-        app.send_task(CHECKIN, (one.model_dump(mode="json"), SLOT.isoformat(), 0.0))
+        app.send_task(CHECKIN, (signed_checkin(one).model_dump(mode="json"), SLOT.isoformat(), 0.0))
     machine.node_worker()
     until(lambda: texts() == ["look at the build"], "the message is in the inbox")
     until(lambda: [one.outcome for one in fires(asked)] == [SlotOutcome.SENT], "the history says so")
