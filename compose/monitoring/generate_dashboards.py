@@ -115,6 +115,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
             number("Programs started in an hour", "sum(increase(torch_programs_started_total[1h]))"),
             number("Workers died in an hour", "sum(increase(torch_agent_workers_crashed_total[1h])) or vector(0)"),
             number("Unknown deliveries in a day", "sum(increase(torch_deliveries_unknown_total[1d]))"),
+            quantiles("Until a dead worker was replaced", "torch_agent_worker_back_seconds"),
             lines("Memory", "sum by (agent) (torch_agent_memory_bytes)", "{{agent}}", "bytes"),
             lines("Processors", "sum by (agent) (rate(torch_agent_cpu_seconds[$__rate_interval]))", "{{agent}}"),
             lines("Processes", "sum by (agent) (torch_agent_processes)", "{{agent}}"),

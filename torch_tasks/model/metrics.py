@@ -113,6 +113,9 @@ CHECKINS_DELIVERED = _count("torch_checkins_delivered", "Fires of check-ins by w
 # ── Torch itself ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 WORKERS_CRASHED = _count("torch_agent_workers_crashed", "Agent workers that died.", "role", "kind")
+WORKER_BACK_SECONDS = _spread(
+    "torch_agent_worker_back_seconds", "From the death of an agent worker until its successor's heartbeat.", "role"
+)
 LEASE_RENEWALS = _count("torch_lease_renewals", "Renewals of the leases on what this machine's processes hold.")
 LEASES_LOST = _count("torch_leases_lost", "Leases that ended before they were renewed.")
 RECONCILIATIONS = _count("torch_reconciliations", "How often a process put back what a broker had forgotten.")

@@ -134,6 +134,7 @@ _SPREADS = {
     "task taken": metrics.TASK_QUEUE_SECONDS,
     "task's last try": metrics.TASK_RUN_SECONDS,
     "task ended": metrics.TASK_TOTAL_SECONDS,
+    "dead agent worker replaced": metrics.WORKER_BACK_SECONDS,
 }
 
 

@@ -31,6 +31,7 @@ class MachineRollups:
         self._fleet = fleet
         self._kept = kept
         self._book = RollupBook(fleet.settings.state.rollups)
+        self._looked = False
         self._down: dict[str, float] = {}
         """Since when somebody is away who was there before; and the broker."""
 
@@ -40,11 +41,13 @@ class MachineRollups:
         begun = moment if place.until is None else min(place.until, moment)
         days = {day: self._book.day(self._fleet.settings.node, day) for day, _ in _by_day(begun, moment)}
         today = days[max(days)]
-        seen = moment - begun <= _UNSEEN_SECONDS
+        lost = not self._looked and place.until is not None  # whoever looked before ended without a word
+        seen = not lost and moment - begun <= _UNSEEN_SECONDS
+        self._looked = True
         agents = self._agents(moment, today)
         for day, seconds in _by_day(begun, moment):
             self._add_stretch(days[day], seconds, agents, seen_since=None if seen else begun)
-        if not seen:
+        if lost:
             _recovered(today, "node", moment - begun)
         read = self._counts(place, today)
         self._add_peaks(today)

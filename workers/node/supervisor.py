@@ -85,6 +85,8 @@ class WorkerSupervisor(threading.Thread):
         self._liveness = LivenessFile(self._folder)
         self._count_file = self._folder / CRASHES
         self._crashes = CrashCount.read(self._count_file)
+        self._died_at: float | None = None
+        """When the worker died, until its successor's first heartbeat."""
 
     @property
     def report(self) -> KeptAgent:
@@ -171,6 +173,7 @@ class WorkerSupervisor(threading.Thread):
         A row ends with a task that the agent has done, or with a worker that lived for long.
         """
         settings = self._settings
+        self._died_at = self._died_at or time.monotonic()
         crashes = self._count(lived)
         tally().count(metrics.WORKERS_CRASHED, role=self.agent.role, kind=self.agent.kind)
         last_words = worker.last_words()
@@ -234,6 +237,7 @@ class WorkerSupervisor(threading.Thread):
                 log.warning("%s: agent worker %d has ended with exit code %s", self.agent.id, worker.pid, code)
                 return code
             except psutil.TimeoutExpired:
+                self._note_return()
                 if self._is_hung(started_at):
                     log.error("%s: agent worker %d hangs, killing it", self.agent.id, worker.pid)
                     kill_each([process])
@@ -241,6 +245,13 @@ class WorkerSupervisor(threading.Thread):
                 if order and order.mode is RetireMode.NOW:
                     self._processes.stop(self._name, _GRACE)
         return None
+
+    def _note_return(self) -> None:
+        """Count how long the agent was without a worker, once the next one's heart beats."""
+        beat = time.monotonic() - self._liveness.silence()
+        if self._died_at is not None and beat > self._died_at:
+            tally().observe(metrics.WORKER_BACK_SECONDS, beat - self._died_at, role=self.agent.role)
+            self._died_at = None
 
     def _is_hung(self, started_at: float) -> bool:
         limit = self._settings.hung_seconds

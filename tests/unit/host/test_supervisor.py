@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from torch_tasks.errors import StateFolderUnusable
+from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentSpec, Performance
 from torch_tasks.model.node import KeptState
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import CRASHES, JOURNAL
+from torch_tasks.system.tally import tally
 from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.node.supervisor import WorkerSupervisor
 
@@ -147,3 +150,24 @@ def test_another_node_worker_counts_the_crashes_on_until_the_agent_is_released(
     assert crash(2).state is KeptState.RUNNING
     given_up.forget_crashes()
     assert crash(3).state is KeptState.RUNNING
+
+
+def test_it_is_counted_how_long_an_agent_was_without_a_worker(tmp_path: Path) -> None:
+    supervisor = WorkerSupervisor(
+        AgentSpec(id="qa-1", role="lost"), Settings(state_dir=tmp_path), FailingOnce(OSError())
+    )
+    liveness = tmp_path / "agents" / "qa-1" / "liveness"
+    liveness.parent.mkdir(parents=True)
+
+    def counted() -> list[float] | None:
+        return tally().series().get((metrics.WORKER_BACK_SECONDS.name, ("lost",)))
+
+    died = supervisor._died_at = time.monotonic() - 10
+    liveness.write_text(str(died - 1))
+    supervisor._note_return()
+    assert counted() is None  # that was the dead worker's heart
+    for beat in (died + 4, died + 9):
+        liveness.write_text(str(beat))
+        supervisor._note_return()
+    *_, count, seconds = counted() or [0.0, 0.0]
+    assert (count, round(seconds, 1)) == (1, 4.0)

@@ -234,6 +234,12 @@ def test_a_machine_that_was_killed_was_not_up_and_one_that_ended_in_order_was_no
     assert (kept_day(broker).itself.declared, kept_day(broker).itself.up) == (600, 0)
     assert kept_day(broker).agents["qa-1"].up == 0
     assert kept_day(broker).recoveries == {"node": [600.0]}
+    looks = machine(broker)  # killed again, and back at once
+    looks.look(NOW + 603)
+    assert kept_day(broker).itself.up == 0
+    assert kept_day(broker).recoveries == {"node": [600.0, 3.0]}
+    looks.look(NOW + 605)
+    assert kept_day(broker).itself.up == 2
     machine(broker).look(NOW + 610, ends=True)
     machine(broker).look(NOW + 5000)
     assert kept_day(broker).itself.declared == 610
