@@ -29,6 +29,7 @@ PYTHON = PAGES["python.md"]
 OPERATING = PAGES["operating.md"]
 DELIVERY = PAGES["delivery.md"]
 MESSAGES = PAGES["messages.md"]
+TRACES = PAGES["traces.md"]
 CONTROL = PAGES["control.md"]
 NODES = PAGES["nodes.md"]
 GIT = PAGES["git.md"]
@@ -179,10 +180,12 @@ def test_agents_of_several_machines_start_as_it_is_written(run: Callable[..., st
         Stack(Settings(state_dir=Path(environment["TORCH_STATE_DIR"]) / "b")).down(keep_agents=False)
 
 
-def test_dead_letters_are_handled_as_it_is_written(run: Callable[..., str]) -> None:
-    said = run("bash", "-ec", "\n".join(blocks("bash", DELIVERY)))
+def test_dead_letters_are_handled_and_a_task_is_traced_as_it_is_written(run: Callable[..., str]) -> None:
+    said = run("bash", "-ec", "\n".join(blocks("bash", DELIVERY) + blocks("bash", TRACES)))
     assert "agent crashed" in said
     assert "task replay-me queued again" in said
+    drawn = said[said.index("traced-1: echo hello succeeded") :]
+    assert re.findall(r"^ {4}(\w+) ", drawn, re.MULTILINE) == ["preparation", "turn", "check"]
 
 
 def test_a_stack_begins_and_ends_as_it_is_written(run: Callable[..., str]) -> None:
