@@ -229,6 +229,7 @@ def test_agents_are_spawned_and_retired_as_it_is_written(run: Callable[..., str]
     assert "refused: the node is drained" in said
 
 
+@pytest.mark.timeout(240)
 def test_a_further_machine_joins_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
