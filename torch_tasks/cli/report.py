@@ -139,13 +139,13 @@ _WIDTH, _HEIGHT, _LEFT, _FOOT = 480, 190, 52, 22
 def page(found: FleetReport) -> str:
     """The report as one HTML file: no script, nothing from elsewhere."""
     charts = "".join(
-        _chart(title, found.days, good, bad, shown)
-        for title, good, bad, shown in (
-            ("Tasks that ended (failed ones in red)", lambda day: day.succeeded, lambda day: day.failed, _whole),
-            ("Cost, USD", lambda day: day.cost_usd, _none, lambda value: f"{value:,.2f}"),
-            ("Tokens", lambda day: day.tokens, _none, _whole),
-            ("Uptime of agents", lambda day: day.up or 0.0, _none, lambda value: f"{value:.0%}"),
-            ("Agents busy", lambda day: day.busy or 0.0, _none, lambda value: f"{value:.0%}"),
+        _chart(title, found.days, good, bad, shown, most)
+        for title, good, bad, shown, most in (
+            ("Tasks that ended (failed ones in red)", lambda day: day.succeeded, lambda day: day.failed, _whole, 0.0),
+            ("Cost, USD", lambda day: day.cost_usd, _none, lambda value: f"{value:,.2f}", 0.0),
+            ("Tokens", lambda day: day.tokens, _none, _whole, 0.0),
+            ("Uptime of agents", lambda day: day.up or 0.0, _none, lambda value: f"{value:.0%}", 1.0),
+            ("Agents busy", lambda day: day.busy or 0.0, _none, lambda value: f"{value:.0%}", 1.0),
         )
     )
     body = f'<div class="charts">{charts}</div>{"".join(map(_html_table, sections(found)))}'
@@ -172,9 +172,10 @@ def _chart(
     good: Callable[[DayLine], float],
     bad: Callable[[DayLine], float],
     shown: Callable[[float], str],
+    most: float,
 ) -> str:
-    """A bar for each day, what is bad on top of what is good."""
-    top = max((good(day) + bad(day) for day in days), default=0.0) or 1.0
+    """A bar for each day, what is bad on top of what is good; ``most`` is the end of the scale, 0: as the days need."""
+    top = most or max((good(day) + bad(day) for day in days), default=0.0) or 1.0
     step, height = (_WIDTH - _LEFT) / len(days), _HEIGHT - _FOOT - 10
     marks = "".join(
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'

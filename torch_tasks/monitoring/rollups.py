@@ -52,6 +52,8 @@ class MachineRollups:
         read = self._counts(place, today)
         self._add_peaks(today)
         self._book.write(RollupPlace(until=None if ends else moment, read=read), list(days.values()))
+        if _BROKER in self._down:
+            return
         with suppress(BrokerAway):
             texts = {str(day): found.model_dump_json(exclude_defaults=True) for day, found in days.items()}
             self._fleet.rollups.put(self._fleet.settings.node, texts, self._book)
@@ -116,6 +118,8 @@ class MachineRollups:
             today.peak("disk", (disk.f_blocks - disk.f_bfree) * disk.f_frsize, disk.f_blocks * disk.f_frsize)
         memory = psutil.virtual_memory()
         today.peak("memory", memory.total - memory.available, memory.total)
+        if _BROKER in self._down:
+            return
         with suppress(BrokerAway):
             info = self._fleet.client.info()
             today.peak("broker connections", info.get("connected_clients", 0), info.get("maxclients", 0))

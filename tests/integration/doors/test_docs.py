@@ -44,6 +44,7 @@ REGISTRY = PAGES["registry.md"]
 AGENTS = PAGES["agents.md"]
 SERVER = PAGES["server.md"]
 SECURITY = PAGES["security.md"]
+REPORT = PAGES["report.md"]
 NOT_RUN = {"systemd.md", "mcp.md"}
 """Run elsewhere: the units by tests/integration/machine/test_systemd.py, the real CLIs by tests/real_agents."""
 SERVER_IN_DOCS = "127.0.0.1:5556"
@@ -219,6 +220,10 @@ def test_agents_are_held_back_as_it_is_written(run: Callable[..., str]) -> None:
     assert "it says that nothing begins here" in said
     assert run("torch-tasks", "run", "--agent", "dev-1", "--wait", "echo again").endswith("again\n")
     assert "at last" in run("torch-tasks", "task", "later-1")
+    said = run("bash", "-ec", "\n".join([*blocks("bash", REPORT), "cat report.html"]))
+    assert re.search(r"^The fleet from \S+ to \S+: ", said, re.MULTILINE)
+    assert "| node | up | declared for |" in said
+    assert "<svg" in said
 
 
 def test_agents_are_spawned_and_retired_as_it_is_written(run: Callable[..., str]) -> None:
