@@ -82,6 +82,21 @@ def test_a_wait_lasts_until_the_end_and_quick_requests_pass_it(
     assert ended.json()["state"] == TaskState.CANCELLED
 
 
+def test_prometheus_sees_the_fleet_with_a_token_and_no_words_of_a_task(
+    server: Served, client: httpx2.Client, torch: Torch
+) -> None:
+    torch.enqueue("private words", role="nobody-has-it")
+    until(lambda: 'torch_tasks_unroutable{role="other"} 1.0' in client.get("/metrics").text, "the task is seen")
+    shown = client.get("/metrics")
+    assert shown.headers["content-type"].startswith("text/plain; version=")
+    assert "torch_fleet_readable 1.0" in shown.text
+    assert 'torch_api_requests_total{status="200"}' in shown.text
+    assert "private" not in shown.text
+    assert "nobody-has-it" not in shown.text
+    with server.client("") as stranger:
+        assert stranger.get("/metrics").status_code == 401
+
+
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
