@@ -81,6 +81,7 @@ def test_what_is_hidden_is_covered_and_cannot_be_written() -> None:
         ({}, "--unshare-pid", "--unshare-net"),
         ({"shares_network": False}, "--unshare-net", "--cap-drop"),
         ({"drops_root": True}, "--cap-drop ALL", "--unshare-net"),
+        ({"drops_root": True, "renames_root": True}, "--unshare-user --uid 65534 --gid 65534", "--unshare-net"),
         ({"variables": {"A": "b c"}}, "--setenv A b c", "--unsetenv"),
         ({"dropped_variables": ("TMPDIR",)}, "--unsetenv TMPDIR", "--setenv"),
         ({"links": {"/bin": "usr/bin"}}, "--symlink usr/bin /bin", "--new-session"),
@@ -92,6 +93,10 @@ def test_what_else_the_box_is(others: dict[str, object], has: str, lacks: str) -
     assert lacks not in said
     assert "--die-with-parent" in said
     assert said.endswith("--chdir /u/ann/work")
+
+
+def test_what_changes_a_tree_ends_what_it_began_when_its_worker_is_killed() -> None:
+    assert "--die-with-parent" not in box(outlives=True).arguments()
 
 
 @pytest.mark.parametrize(
