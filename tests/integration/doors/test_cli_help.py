@@ -66,6 +66,7 @@ OPTIONS = {
     "compat": "install",
     "completion": "bash zsh fish --install",
     "summary": "--since --markdown --json",
+    "report": "--since --markdown --html --json",
     "init": "--yes",
     "policy": "show explain refusals",
     "serve": "--host --port",
