@@ -143,7 +143,9 @@ def test_a_task_is_enqueued_with_the_rights_of_who_asked_for_the_check_in(book: 
     assert kept.slot
     with acting_as(Caller(agent="developer-1", role="project-manager")):
         asked = signed_checkin(kept.checkin.model_copy(update={"asked_by": Asker.now()}))
+    celery_tasks.checkin.push_request(properties={"delivery_tag": "none"})
     celery_tasks.checkin.run(asked, kept.slot, 0.0)
+    celery_tasks.checkin.pop_request()
     [record] = fleet().records.latest(1)
     assert (record.spec.prompt, record.enqueued_by and record.enqueued_by.name) == ("make test", "developer-1")
     assert fleet().records.latest(1)[0].spec.role == "qa"
