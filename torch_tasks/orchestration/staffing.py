@@ -11,6 +11,7 @@ from typing import Any
 from torch_tasks import keys
 from torch_tasks.app import RETIRE, app
 from torch_tasks.caller import caller
+from torch_tasks.communication.signed_messages import signed
 from torch_tasks.errors import (
     AgentNotFound,
     AgentUnable,
@@ -226,7 +227,7 @@ def _write_to_senders(info: AgentInfo, dead: list[Message], note: str, fleet: Fl
             id=f"{message.id}.retired"[-128:], sender=info.agent_id, target=message.sender, message=text
         )
         with suppress(InboxFull):
-            fleet.inboxes.send(answer, sender.role)
+            fleet.inboxes.send(signed(answer), sender.role)
 
 
 def remove_agent(report: RetirementReport, spawned: Spawned | None, fleet: Fleet) -> None:
