@@ -13,8 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import psutil
+import pytest
 import redis
 from appended import whole_lines
+from clients import read_settings_anew
 from machine import Machine
 from waiting import until
 
@@ -73,12 +75,15 @@ class Fleet(Machine):
         self._processes = Processes(self.state / "run")
         self._not_before: dict[str, float] = {}
         self._clients: list[subprocess.Popen[bytes]] = []
+        self._keys = pytest.MonkeyPatch()
         self._starters: Mapping[str, tuple[str, ...]] = {
             "node": commands.node([_spec(*pair) for pair in enumerate(self.agents)]),
             "beat": commands.BEAT,
         }
 
     def __enter__(self) -> Fleet:
+        self._keys.setenv("TORCH_KEYS_DIR", str(self.state / "keys"))  # what it signed is verified here
+        read_settings_anew()
         try:
             self.broker.start()
             self.revive()
@@ -212,6 +217,8 @@ class Fleet(Machine):
             client.kill()
             client.wait()
         self.broker.end()
+        self._keys.undo()
+        read_settings_anew()
         super().close()
 
     # ── what was said ────────────────────────────────────────────────────────────────────────────────────────────

@@ -127,7 +127,7 @@ def nodes() -> Iterator[tuple[Fleet, Machine]]:
     """A fleet of one agent, and a second machine that reads the same broker."""
     with Fleet(agents=("agent-1",), TORCH_NODE="node-a", TORCH_TAKEOVER_SECONDS=f"{TAKEOVER_SECONDS:g}") as fleet:
         same = {name: value for name, value in fleet.env.items() if name.startswith("TORCH_") and "_DIR" not in name}
-        other = Machine(**{**same, "TORCH_NODE": "node-b"})
+        other = Machine(**{**same, "TORCH_NODE": "node-b", "TORCH_KEYS_DIR": str(fleet.state / "keys")})
         try:
             yield fleet, other
         finally:
