@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from prompts import ODD_PROMPTS
 
 from torch_tasks import TaskState, Torch, keys
 from torch_tasks.client import Task
+from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question
+from torch_tasks.state_folder import TALLY
+from torch_tasks.system.tally import read_tally
 from torch_tasks.workers.certify.fake_model.steps import Await, Call, Fail, Text
 from torch_tasks.workers.certify.homes import ClaudeHome, NewToClaude
 
@@ -103,6 +107,26 @@ class TestClaude(WithTorchTools, WithAccounts):
         agent.worker.tmux("send-keys", "/exit")
         agent.wait(lambda: "Exit the CLI" in agent.worker.screen(), "its menu shows the command")
         agent.worker.tmux("send-keys", "Enter")
+
+    def test_an_idle_agent_asks_its_model_for_nothing_and_uses_no_tokens(self, agent: Hosted) -> None:
+        def counted() -> float:
+            return sum(numbers[0] for (name, _), numbers in read_tally(tally).items() if name == metrics.TOKENS.name)
+
+        def beats() -> int:
+            info = agent.torch.agent(agent.worker.agent_id)
+            heartbeats.add(info.last_heartbeat)
+            return len(heartbeats)
+
+        heartbeats: set[datetime | None] = set()
+        tally = agent.worker.folder / TALLY
+        assert agent.do("say hello").usage
+        agent.wait(counted, "the tokens of its task are counted")
+        agent.wait(lambda: beats() > 3, "it is at rest")
+        asked, used = agent.llm.requests(agent.home.key), counted()
+        agent.wait(lambda: beats() > 15, "it has been at rest for a while")
+        assert agent.torch.agent(agent.worker.agent_id).current_task is None
+        assert agent.llm.requests(agent.home.key) == asked
+        assert counted() == used
 
     def test_a_newcomer_was_led_through_all_its_dialogs(self, agent: Hosted) -> None:
         assert isinstance(agent.home, NewToClaude)

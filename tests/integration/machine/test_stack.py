@@ -208,7 +208,8 @@ def test_a_port_that_cannot_be_is_refused_by_its_variable(machine: Machine) -> N
 
 def test_a_chosen_broker_is_used_and_none_is_started_or_ended(stack: Kept, new_machine: Callable[..., Machine]) -> None:
     url = administrators_address(Settings(state_dir=stack.machine.state)).url.get_secret_value()
-    guest = new_machine(TORCH_BROKER_URL=url, TORCH_NODE="guest")
+    keys = str(stack.machine.state / "keys")  # of one fleet
+    guest = new_machine(TORCH_BROKER_URL=url, TORCH_NODE="guest", TORCH_KEYS_DIR=keys)
     guest.torch("up", "--detach", "--agent", "guest-1:guest", "--no-flower", "--no-beat")
     assert guest.process("broker") is None
     assert not list(guest.state.rglob("kept.json"))
