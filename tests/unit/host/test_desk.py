@@ -70,7 +70,7 @@ def wait(asked: Say) -> str:
     return "waited"
 
 
-@operation("desktest.large", Right.LOOK, needs_broker=False)
+@operation("desktest.large", Right.LOOK, needs_broker=False, verbatim=True)
 def large(asked: Say) -> str:
     """Return more than a socket holds, once the test says so."""
     GATE.wait(30)
