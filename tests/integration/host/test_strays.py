@@ -26,7 +26,7 @@ from torch_tasks.workers.host.terminal import Bell, Terminal
 from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.shell import Shell
 
-STARTS = 60
+STARTS = 30
 #: What a program starts: a daemon, a daemon of a daemon, and a server on pipes with a clean environment, as of MCP.
 CHILDREN = """
 setsid sleep {seconds} </dev/null >/dev/null 2>&1 &
