@@ -25,7 +25,7 @@ class HeadsKeeper:
 
     def play_round(self) -> None:
         if not self._fleet_file.exists():
-            return  # nobody's signature can be verified here
+            return  # without a fleet's keys no signature can be verified here
         kept, there = self._journal.heads(), self._heads.all()
         known = latest(kept, there)
         self._journal.keep_heads({node: text for node, text in known.items() if kept.get(node) != text})

@@ -54,6 +54,17 @@ def no_settings_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
+def enforced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """This process has keys of its own, and takes nothing that is not signed."""
+    monkeypatch.setenv("TORCH_SIGNING", "enforce")
+    monkeypatch.setenv("TORCH_KEYS_DIR", str(tmp_path / "keys"))
+    settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of two mebibytes."""
     folder = tmp_path / "small"

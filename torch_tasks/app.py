@@ -81,6 +81,7 @@ class TorchApp(Celery):
         if not self._whole:
             with _reading:
                 if not self.configured:
+                    settings()  # what is wrong with them is said each time, and not once by Celery's half reading
                     super().conf.get("broker_url")  # Celery reads it when it is asked for a value
                     self._whole = True
         return super().conf

@@ -115,7 +115,7 @@ def _of_environment() -> Caller:
 def own_keys(_: str | None) -> Caller | None:
     """The owner of the folder of keys that ``torch-tasks keys issue`` made; None for the keys of a machine.
 
-    What the certificate says is taken as it stands: whoever gets what is signed with the key verifies it.
+    What the certificate says is taken as it stands: who gets what is signed with the key verifies it.
     """
     named = glance("keys_dir")
     folder = Path(named).expanduser() if named else None

@@ -30,8 +30,8 @@ from torch_tasks.signing.keyring import keyring
 from torch_tasks.started_by_name import CONFIGURATION_FAULTS, INSTALLED_RELEASE, WHY_NO_BOX, load
 from torch_tasks.store.ledger import ledger_of
 from torch_tasks.system.files import make_folder
+from torch_tasks.system.machine_use import LEAST_FREE_MIB, disk_space
 from torch_tasks.system.processes import Processes
-from torch_tasks.system.usage import LEAST_FREE_MIB
 
 _FLEET_CHECKS = "torch_tasks.cli.fleet_checks"
 _NAME = 15
@@ -123,10 +123,10 @@ def _state_folder() -> str:
     make_folder(folder)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise TorchError(f"{folder} cannot be written; make it writable or set TORCH_STATE_DIR")
-    free = shutil.disk_usage(folder).free // 2**20
-    if free < LEAST_FREE_MIB:
-        raise TorchError(f"the disk of {folder} is full: {free} MiB are free, fewer than {LEAST_FREE_MIB}; make room")
-    return f"{folder}, {free:,} MiB free"
+    disk = disk_space(folder)
+    if disk.is_full:
+        raise TorchError(f"the disk of {folder} is full: {disk}, and {LEAST_FREE_MIB} are needed; make room")
+    return f"{folder}, {disk}"
 
 
 def _keys() -> str:

@@ -1,7 +1,7 @@
 """Which trace something belongs to, as the header ``traceparent`` of the W3C says it.
 
-The ids of a task's spans follow from the task: whoever reads its record makes the same ones, and none is lost with a
-process.
+The ids of a task's spans follow from the task: each process that reads its record makes the same ones, and none is lost
+with a process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TraceParent(NamedTuple):
     def new(cls, seed: str) -> Self:
         """A trace that begins with what has this id; its first spans have no parent."""
         trace_id = _hex(16, "trace", seed)
-        return cls(trace_id, _nobody(trace_id))
+        return cls(trace_id, _no_span(trace_id))
 
     @classmethod
     def of(cls, text: object, task_id: str) -> Self:
@@ -47,7 +47,7 @@ class TraceParent(NamedTuple):
     @property
     def parent(self) -> str | None:
         """The span above; None if there is none."""
-        return None if self.span_id == _nobody(self.trace_id) else self.span_id
+        return None if self.span_id == _no_span(self.trace_id) else self.span_id
 
     def __str__(self) -> str:
         return f"00-{self.trace_id}-{self.span_id}-01"
@@ -58,8 +58,9 @@ def span_id(*parts: object) -> str:
     return _hex(8, "span", *parts)
 
 
-def _nobody(trace_id: str) -> str:
-    return _hex(8, "nobody", trace_id)
+def _no_span(trace_id: str) -> str:
+    """What stands for the span above where there is none: the form has no empty one."""
+    return _hex(8, "no span", trace_id)
 
 
 def _hex(size: int, *parts: object) -> str:

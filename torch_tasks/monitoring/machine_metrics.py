@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +19,8 @@ from torch_tasks.model import metrics
 from torch_tasks.model.node import KeptAgent
 from torch_tasks.monitoring.exposition import Measure, Readings
 from torch_tasks.signing.keyring import keyring
+from torch_tasks.system.machine_use import disk_space, used_below
 from torch_tasks.system.tally import Series, Tallies, files_of
-from torch_tasks.system.usage import used_below
 
 
 def machine_metrics(
@@ -56,9 +55,9 @@ class _Machine:
             yield Measure(metrics.AGENT_CPU, used.cpu, (agent,))
             yield Measure(metrics.AGENT_PROCESSES, used.processes, (agent,))
         with suppress(OSError):
-            disk = os.statvfs(settings.state_dir)
-            yield Measure(metrics.DISK_FREE, disk.f_bavail * disk.f_frsize)
-            yield Measure(metrics.DISK_SIZE, disk.f_blocks * disk.f_frsize)
+            disk = disk_space(settings.state_dir)
+            yield Measure(metrics.DISK_FREE, disk.free)
+            yield Measure(metrics.DISK_SIZE, disk.size)
         yield Measure(metrics.SPOOLED_MESSAGES, outbox_of(self._fleet).waiting())
         yield from self._broker()
         yield from self._certificates()

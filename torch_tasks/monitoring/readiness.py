@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -13,7 +12,7 @@ from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.system.loops import in_background
-from torch_tasks.system.usage import LEAST_FREE_MIB
+from torch_tasks.system.machine_use import LEAST_FREE_MIB, disk_space
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +60,12 @@ def lacks_of_disk(of: Fleet) -> Iterator[str]:
     """That the disk of this machine's state folder is full, if it is."""
     folder = of.settings.state_dir
     try:
-        free = shutil.disk_usage(folder).free >> 20
+        disk = disk_space(folder)
     except OSError as error:
         yield f"the state folder {folder} cannot be used: {error.strerror or error}"
     else:
-        if free < LEAST_FREE_MIB:
-            yield f"the disk of {folder} is full: {free} MiB are free, fewer than {LEAST_FREE_MIB}"
+        if disk.is_full:
+            yield f"the disk of {folder} is full: {disk}, and {LEAST_FREE_MIB} are needed"
 
 
 def lacks_of_broker(of: Fleet) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -16,6 +15,7 @@ from torch_tasks.model.node import KeptAgent
 from torch_tasks.model.rollup import REPORTED, AgentDay, NodeDay, Stretch, count_key
 from torch_tasks.state_folder import TALLY
 from torch_tasks.store.rollups import RollupBook, RollupPlace
+from torch_tasks.system.machine_use import disk_space
 from torch_tasks.system.tally import files_of, read_tally
 
 PAUSE_SECONDS = 15.0
@@ -36,12 +36,12 @@ class MachineRollups:
         """Since when somebody is away who was there before; and the broker."""
 
     def look(self, moment: float, *, ends: bool = False) -> None:
-        """Add what was until this moment; ``ends``: nobody is expected here from now on."""
+        """Add what was until this moment; ``ends``: no process is expected here from now on."""
         place = self._book.place()
         begun = moment if place.until is None else min(place.until, moment)
         days = {day: self._book.day(self._fleet.settings.node, day) for day, _ in _by_day(begun, moment)}
         today = days[max(days)]
-        lost = not self._looked and place.until is not None  # whoever looked before ended without a word
+        lost = not self._looked and place.until is not None  # the node worker that looked before was killed
         seen = not lost and moment - begun <= _UNSEEN_SECONDS
         self._looked = True
         agents = self._agents(moment, today)
@@ -59,7 +59,7 @@ class MachineRollups:
             self._fleet.rollups.put(self._fleet.settings.node, texts, self._book)
 
     def _agents(self, moment: float, today: NodeDay) -> dict[str, AgentInfo]:
-        """Those of this machine that have a heartbeat; nobody has one without a broker."""
+        """Those of this machine that have a heartbeat; without a broker none has one."""
         try:
             found = {
                 info.agent_id: info for info in self._fleet.registry.get_agents([a.agent_id for a in self._kept()])
@@ -79,7 +79,7 @@ class MachineRollups:
     def _add_stretch(
         self, day: NodeDay, seconds: float, agents: dict[str, AgentInfo], *, seen_since: float | None
     ) -> None:
-        """``seen_since``: nobody looked since then, so only a worker that was started before is known to have lived."""
+        """``seen_since``: no look was made since then, so only a worker that was started before surely lived."""
         day.itself.add(Stretch(declared=seconds, up=seconds if seen_since is None else 0.0))
         for kept in self._kept():
             info = agents.get(kept.agent_id)
@@ -114,8 +114,8 @@ class MachineRollups:
 
     def _add_peaks(self, today: NodeDay) -> None:
         with suppress(OSError):
-            disk = os.statvfs(self._fleet.settings.state_dir)
-            today.peak("disk", (disk.f_blocks - disk.f_bfree) * disk.f_frsize, disk.f_blocks * disk.f_frsize)
+            disk = disk_space(self._fleet.settings.state_dir)
+            today.peak("disk", disk.size - disk.free, disk.size)
         memory = psutil.virtual_memory()
         today.peak("memory", memory.total - memory.available, memory.total)
         if _BROKER in self._down:

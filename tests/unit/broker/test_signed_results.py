@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +15,6 @@ from torch_tasks.broker import results
 from torch_tasks.broker.results import Results
 from torch_tasks.broker.signed_results import FIELD
 from torch_tasks.caller import CallerKind
-from torch_tasks.settings import settings
 from torch_tasks.signing.ed25519 import new_key, public_key_of
 from torch_tasks.signing.keyring import keyring
 from torch_tasks.signing.signature import Purpose, sign
@@ -43,14 +41,7 @@ class Kept(Results):
         self.refused.append(f"{place}: {error}")
 
 
-@pytest.fixture(autouse=True)
-def enforced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setenv("TORCH_SIGNING", "enforce")
-    monkeypatch.setenv("TORCH_KEYS_DIR", str(tmp_path / "keys"))
-    settings.cache_clear()
-    yield
-    monkeypatch.undo()
-    settings.cache_clear()
+pytestmark = pytest.mark.usefixtures("enforced")
 
 
 @pytest.fixture

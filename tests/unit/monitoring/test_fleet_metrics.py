@@ -18,7 +18,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.monitoring.exposition import Measure, samples
 from torch_tasks.monitoring.fleet_metrics import fleet_metrics, measures_of_agents, measures_of_backlogs
 from torch_tasks.orchestration.scaling import Backlog
-from torch_tasks.system.usage import used_below
+from torch_tasks.system.machine_use import used_below
 
 
 def agent(agent_id: str, role: str = "developer", **fields: Any) -> AgentInfo:

@@ -15,18 +15,18 @@ from waiting import until
 
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet
-from torch_tasks.monitoring import readiness
 from torch_tasks.monitoring.pages import Page, PageKeeper, health_pages
 from torch_tasks.monitoring.readiness import ReadinessProbe, lacks_of_disk
+from torch_tasks.system import machine_use
 
 
-def shown_at(pages: dict[str, Callable[[], Page]], folder: Path) -> Iterator[tuple[PageKeeper, httpx2.Client]]:
+def client_of(pages: dict[str, Callable[[], Page]], folder: Path) -> Iterator[httpx2.Client]:
     keeper = PageKeeper("127.0.0.1", 0, pages, folder / "address.json")
     keeper.loop.start()
     until((folder / "address.json").exists, "it listens")
     url = json.loads((folder / "address.json").read_text())["url"]
     with httpx2.Client(base_url=url, trust_env=False, timeout=20) as client:
-        yield keeper, client
+        yield client
     keeper.loop.stop()
 
 
@@ -41,8 +41,7 @@ def client(lacks: list[str], tmp_path: Path) -> Iterator[httpx2.Client]:
         raise ZeroDivisionError
 
     pages = {**health_pages(ReadinessProbe(lambda: list(lacks))), "/broken": broken}
-    for _, client in shown_at(pages, tmp_path):
-        yield client
+    yield from client_of(pages, tmp_path)
 
 
 def test_it_is_ready_while_nothing_is_lacking(client: httpx2.Client, lacks: list[str]) -> None:
@@ -91,5 +90,5 @@ def test_a_full_disk_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     assert look(tmp_path) == []
     assert "cannot be used" in look(tmp_path / "gone")[0]
-    monkeypatch.setattr(readiness, "LEAST_FREE_MIB", 1 << 40)
+    monkeypatch.setattr(machine_use, "LEAST_FREE_MIB", 1 << 40)
     assert look(tmp_path)[0].startswith(f"the disk of {tmp_path} is full: ")

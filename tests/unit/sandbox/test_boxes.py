@@ -11,7 +11,7 @@ from torch_tasks.workers.sandbox.box import Box, Use, Wall
 from torch_tasks.workers.sandbox.decision import Boxing, decide
 from torch_tasks.workers.sandbox.policy import expanded
 
-HOME, OWN, WORK = Path("/u/ann"), Path("/state/dev-1/home"), Path("/u/ann/work")
+HOME, OWN, WORK = Path("/u/ann"), Path("/state/dev-1/home"), Path("/u/ann/tree")
 PRIVATE = Wall(HOME, Use.OWN, OWN)
 
 
@@ -27,11 +27,11 @@ def standing(*walls: Wall) -> list[tuple[str, Use]]:
     ("walls", "left"),
     [
         # The deepest one decides, in whatever order they are given.
-        ([Wall(WORK, Use.WRITE), PRIVATE], [("/u/ann", Use.OWN), ("/u/ann/work", Use.WRITE)]),
+        ([Wall(WORK, Use.WRITE), PRIVATE], [("/u/ann", Use.OWN), ("/u/ann/tree", Use.WRITE)]),
         # At one place, what hides wins over what shows, and what may be written over what may be read.
         ([Wall(HOME, Use.WRITE), Wall(HOME / ".ssh", Use.HIDE_FOLDER), Wall(HOME / ".ssh", Use.WRITE)],
          [("/u/ann", Use.WRITE), ("/u/ann/.ssh", Use.HIDE_FOLDER)]),
-        ([Wall(WORK, Use.WRITE), Wall(WORK, Use.READ)], [("/u/ann/work", Use.WRITE)]),
+        ([Wall(WORK, Use.WRITE), Wall(WORK, Use.READ)], [("/u/ann/tree", Use.WRITE)]),
         # What is not seen anyhow needs no wall: in a private home, and below what is hidden.
         ([PRIVATE, Wall(HOME / ".ssh", Use.HIDE_FOLDER)], [("/u/ann", Use.OWN)]),
         ([Wall(Path("/srv"), Use.READ), Wall(Path("/srv/a"), Use.HIDE_FOLDER), Wall(Path("/srv/a/b"), Use.HIDE_FILE)],
@@ -42,7 +42,7 @@ def standing(*walls: Wall) -> list[tuple[str, Use]]:
         ([PRIVATE, Wall(HOME / ".local/bin", Use.READ)], [("/u/ann", Use.OWN), ("/u/ann/.local/bin", Use.READ)]),
         # What is to be read where it may be written stays writable, unless it is fixed.
         ([Wall(WORK, Use.WRITE), Wall(WORK / ".venv", Use.READ), Wall(WORK / ".git/config", Use.FIXED)],
-         [("/u/ann/work", Use.WRITE), ("/u/ann/work/.git/config", Use.FIXED)]),
+         [("/u/ann/tree", Use.WRITE), ("/u/ann/tree/.git/config", Use.FIXED)]),
     ],
 )  # fmt: skip
 def test_the_deepest_rule_about_a_place_counts(walls: list[Wall], left: list[tuple[str, Use]]) -> None:
@@ -54,7 +54,7 @@ def test_the_deepest_rule_about_a_place_counts(walls: list[Wall], left: list[tup
     ("wall", "words"),
     [
         (Wall(Path("/usr"), Use.READ), ["--ro-bind", "/usr", "/usr"]),
-        (Wall(WORK, Use.WRITE), ["--bind", "/u/ann/work", "/u/ann/work"]),
+        (Wall(WORK, Use.WRITE), ["--bind", "/u/ann/tree", "/u/ann/tree"]),
         (PRIVATE, ["--bind", "/state/dev-1/home", "/u/ann"]),
         (Wall(WORK / ".git/config", Use.FIXED), ["--ro-bind", f"{WORK}/.git/config", f"{WORK}/.git/config"]),
     ],
@@ -92,7 +92,7 @@ def test_what_else_the_box_is(others: dict[str, object], has: str, lacks: str) -
     assert has in said
     assert lacks not in said
     assert "--die-with-parent" in said
-    assert said.endswith("--chdir /u/ann/work")
+    assert said.endswith("--chdir /u/ann/tree")
 
 
 def test_what_changes_a_tree_ends_what_it_began_when_its_worker_is_killed() -> None:
@@ -104,7 +104,7 @@ def test_what_changes_a_tree_ends_what_it_began_when_its_worker_is_killed() -> N
     [
         ("/u/ann/.codex/auth.json", "/u/ann/.codex/auth.json"),
         ("/u/ann/.codex/sessions/1", "/state/dev-1/home/.codex/sessions/1"),
-        ("/u/ann/work/a", "/u/ann/work/a"),
+        ("/u/ann/tree/a", "/u/ann/tree/a"),
         ("/tmp/a", "/state/dev-1/tmp/a"),
         ("/srv/a", "/srv/a"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 from torch_tasks import keys
 from torch_tasks.errors import BrokerUnreachable
-from torch_tasks.settings import settings
 from torch_tasks.store.done_orders import DoneOrders
 from torch_tasks.transport.envelope import SIGNED_SECONDS
 
@@ -34,14 +32,7 @@ class Kept(dict[str, str]):
         self[name] = text
 
 
-@pytest.fixture(autouse=True)
-def enforced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setenv("TORCH_SIGNING", "enforce")
-    monkeypatch.setenv("TORCH_KEYS_DIR", str(tmp_path / "keys"))
-    settings.cache_clear()
-    yield
-    monkeypatch.undo()
-    settings.cache_clear()
+pytestmark = pytest.mark.usefixtures("enforced")
 
 
 @pytest.fixture

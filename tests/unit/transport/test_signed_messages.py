@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,14 +37,7 @@ QUEUE, OTHER = "torch.any.any", "torch.agent.dev-1"
 AGENT = Asker(kind=CallerKind.AGENT, name="dev-7")
 
 
-@pytest.fixture(autouse=True)
-def enforced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setenv("TORCH_SIGNING", "enforce")
-    monkeypatch.setenv("TORCH_KEYS_DIR", str(tmp_path / "keys"))
-    settings.cache_clear()
-    yield
-    monkeypatch.undo()
-    settings.cache_clear()
+pytestmark = pytest.mark.usefixtures("enforced")
 
 
 def _message(**changes: Any) -> dict[str, Any]:

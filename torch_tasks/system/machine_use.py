@@ -1,8 +1,9 @@
-"""How much processes and all below them use, in one look at the whole machine."""
+"""How much of this machine is used: by processes and all below them in one look, and of a disk."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,26 @@ LEAST_FREE_MIB = 64
 _PROC = Path("/proc")
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class DiskSpace(NamedTuple):
+    """Bytes of the disk that a folder lies on."""
+
+    free: int
+    size: int
+
+    @property
+    def is_full(self) -> bool:
+        return self.free >> 20 < LEAST_FREE_MIB
+
+    def __str__(self) -> str:
+        return f"{self.free >> 20:,} MiB free"
+
+
+def disk_space(folder: Path) -> DiskSpace:
+    """OSError if there is no such folder."""
+    found = shutil.disk_usage(folder)
+    return DiskSpace(found.free, found.total)
 
 
 class Used(NamedTuple):
