@@ -9,7 +9,8 @@ from typing import NamedTuple
 import click
 
 from torch_tasks.cli.options import JSON, Duration
-from torch_tasks.cli.output import as_json
+from torch_tasks.cli.output import as_json, as_table
+from torch_tasks.cli.tables import Column
 from torch_tasks.link import perform
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.report import DayLine, FleetReport, Presence, Spent
@@ -31,8 +32,10 @@ def report(since: float, markdown: bool, html: bool, json_wanted: bool) -> None:
         as_json(found)
     elif html:
         click.echo(page(found))
+    elif markdown:
+        click.echo("\n".join(as_markdown(found)))
     else:
-        click.echo("\n".join(as_markdown(found) if markdown else as_text(found)))
+        print_report(found)
 
 
 class ReportTable(NamedTuple):
@@ -95,18 +98,15 @@ def _title(found: FleetReport) -> str:
 _NOTHING = "Nothing was recorded in this time: node workers record what they see from their start on."
 
 
-def as_text(found: FleetReport) -> Iterator[str]:
-    yield f"{_title(found)}: {headline(found)}"
+def print_report(found: FleetReport) -> None:
+    """Print it for a terminal, in tables that fit there."""
+    click.echo(f"{_title(found)}: {headline(found)}")
     if not found.nodes:
-        yield _NOTHING
+        click.echo(_NOTHING)
         return
     for section in sections(found):
-        yield f"\n{section.title.upper()}"
-        table = [section.columns, *section.rows]
-        widths = [max(len(row[place]) for row in table) for place in range(len(section.columns))]
-        for row in table:
-            cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
-            yield "  ".join(cells).rstrip()
+        click.echo(f"\n{section.title.upper()}")
+        as_table([Column(heading) for heading in section.columns], section.rows)
 
 
 def as_markdown(found: FleetReport) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from torch_tasks.cli.report import as_markdown, as_text, page
+from torch_tasks.cli.report import as_markdown, page, print_report
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentInfo, AgentStatus
@@ -127,11 +127,15 @@ def test_what_grows_fastest_is_full_first() -> None:
     assert report(day(0, peaks=peaks(0))).rooms[0].growth_a_day is None
 
 
-def test_the_report_is_shown_as_text_markdown_and_a_page_that_needs_nothing_else() -> None:
+def test_the_report_is_shown_as_text_markdown_and_a_page_that_needs_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     busy = {"<dev>": AgentDay(role="developer", declared=DAY, up=DAY / 2)}
     found = report(day(0, itself=Stretch(declared=DAY, up=DAY), agents=busy, counts=counts(ended(3, "succeeded"))))
-    assert "3 tasks succeeded" in next(as_text(found))
-    assert any(line.startswith("<dev>") and "50.00%" in line for line in as_text(found))
+    print_report(found)
+    printed = capsys.readouterr().out
+    assert "3 tasks succeeded" in printed.splitlines()[0]
+    assert any(line.startswith("<dev>") and "50.00%" in line for line in printed.splitlines())
     assert "| node | up | declared for |" in "\n".join(as_markdown(found))
     text = page(found)
     assert "&lt;dev&gt;" in text
@@ -142,9 +146,10 @@ def test_the_report_is_shown_as_text_markdown_and_a_page_that_needs_nothing_else
     assert all(len(chart.findall("rect")) == 14 for chart in charts)
 
 
-def test_an_empty_report_says_so() -> None:
-    for lines in (as_text(report()), as_markdown(report()), [page(report())]):
-        assert "Nothing was recorded" in "\n".join(lines)
+def test_an_empty_report_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(report())
+    for text in (capsys.readouterr().out, "\n".join(as_markdown(report())), page(report())):
+        assert "Nothing was recorded" in text
 
 
 # ── the daily numbers ────────────────────────────────────────────────────────────────────────────────────────────────
