@@ -19,7 +19,8 @@ scrapes count nothing twice.
 
 - A node needs no token there, and listens on loopback unless `TORCH_METRICS_HOST` says otherwise: names of agents,
   roles and accounts can be read there, and no text of any task or message. `TORCH_METRICS_PORT` is its port; if that is
-  in use it takes a free one, and `metrics.json` in the state folder says which. `TORCH_METRICS=false` turns it off.
+  in use it takes a free one. `torch-tasks up` and `torch-tasks doctor` show its address. `TORCH_METRICS=false` turns
+  it off.
 - The server wants a token of a caller that may look (`torch-tasks token create --name prometheus --role viewer`), as
   Prometheus sends it with `authorization: {credentials_file: …}`.
 - Counts go on where they were when a process is started again: each agent's lie in its folder (`tally.json`), those of

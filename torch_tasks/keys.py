@@ -69,6 +69,8 @@ ROLLED_UP = f"{PREFIX}rolled_up"
 SET_ASIDE = f"{PREFIX}set_aside"
 #: Sorted set of the ids of tasks that have a deadline and have not ended, by the millisecond of the deadline.
 DEADLINES = f"{PREFIX}deadlines"
+#: Hash of a state → how many tasks ended in it while no agent had them, and are in no process's counts yet.
+ENDED_UNOWNED = f"{PREFIX}ended_unowned"
 #: Hash about the broker itself: which server process was last reconciled with the fleet, and since when.
 BROKER_STATE = f"{PREFIX}broker"
 #: Hash of a chore of the fleet's housekeeping → the broker's second in which it was last begun.

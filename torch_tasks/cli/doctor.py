@@ -24,6 +24,7 @@ from torch_tasks.config_files import known_kinds, user_config
 from torch_tasks.errors import BrokerUnreachable, InvalidSettings, TorchError
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.machine.holds import NodeHolds
+from torch_tasks.machine.own_server import metrics_at
 from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.settings import settings, unknown_variables
 from torch_tasks.signing.keyring import keyring
@@ -68,6 +69,7 @@ def doctor(json_wanted: bool) -> None:
         "for you": partial(_asked, "for_you"),
         "check-ins": partial(_asked, "checkins"),
         "flower": _flower,
+        "metrics": _metrics,
     }
     findings, code = [], 0
     for what, check in checks.items():
@@ -198,6 +200,12 @@ def _flower() -> str:
     if not _asked("flower_answers"):
         raise TorchError(f"{running.facts['url']} does not answer; see 'torch-tasks logs flower'")
     return running.facts["url"]
+
+
+def _metrics() -> str:
+    if not settings().metrics:
+        return "off (TORCH_METRICS=false)"
+    return metrics_at(settings().state) or "shown while a node worker runs here, and none does"
 
 
 def _asked(check: str) -> Any:

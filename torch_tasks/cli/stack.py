@@ -20,7 +20,7 @@ from torch_tasks.errors import BrokerAway, InvalidSettings, ProcessNotStarted
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.broker_logins import hand_down_login
 from torch_tasks.machine.fleet_keys import require_own_fleet
-from torch_tasks.machine.own_server import server_of
+from torch_tasks.machine.own_server import metrics_at, server_of
 from torch_tasks.machine.stack import FLOWER_USER, STACK_SECONDS, Stack, Supervisor
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.node import KeptAgent, KeptState
@@ -157,6 +157,8 @@ def _print_stack(stack: Stack, new_password: str | None) -> None:
         click.echo(f"agent   {info.agent_id}: {what}, {state}")
     if stack.server_answers() and (own := server_of(stack.settings.state)):
         click.echo(f"server  {own.url}  your own token is in {stack.settings.state.server_token}")
+    if metrics := metrics_at(stack.settings.state):
+        click.echo(f"metrics {metrics}")
     if running := stack.processes.find("flower"):
         click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
         file = stack.settings.state.flower_password

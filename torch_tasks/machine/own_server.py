@@ -1,10 +1,12 @@
-"""This machine's own server: where it listens, for the commands of the user whose server it is."""
+"""Where this machine's own server, node worker and beat listen, for the commands of the user whose they are."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
 
 from pydantic import ValidationError
 
@@ -15,19 +17,33 @@ from torch_tasks.system.processes import birth, is_alive
 
 
 class OwnServer(Model):
-    """The server that runs in a state folder."""
+    """A process that serves pages at an address, and when it began."""
 
     url: str
     pid: int
     born: str
+
+    @classmethod
+    def note(cls, file: Path, url: str) -> Self:
+        """Other processes find this one by the file, at the address."""
+        own = cls(url=url, pid=os.getpid(), born=birth(os.getpid()))
+        write_private(file, own.model_dump_json())
+        return own
+
+    @classmethod
+    def living(cls, file: Path) -> Self | None:
+        """The process that the file names, while it lives."""
+        with suppress(OSError, ValidationError):
+            own = cls.model_validate_json(file.read_bytes())
+            return own if is_alive(own.pid, own.born) else None
+        return None
 
 
 @contextmanager
 def recorded(state: StateFolder, url: str) -> Iterator[None]:
     """Other processes find this one as the folder's server at the address."""
     make_folder(state.path)
-    own = OwnServer(url=url, pid=os.getpid(), born=birth(os.getpid()))
-    write_private(state.server_address, own.model_dump_json())
+    own = OwnServer.note(state.server_address, url)
     try:
         yield
     finally:
@@ -37,10 +53,13 @@ def recorded(state: StateFolder, url: str) -> Iterator[None]:
 
 def server_of(state: StateFolder) -> OwnServer | None:
     """The folder's server, while it lives."""
-    with suppress(OSError, ValidationError):
-        own = OwnServer.model_validate_json(state.server_address.read_bytes())
-        return own if is_alive(own.pid, own.born) else None
-    return None
+    return OwnServer.living(state.server_address)
+
+
+def metrics_at(state: StateFolder) -> str | None:
+    """Where this machine's node worker shows its metrics, while it lives."""
+    own = OwnServer.living(state.metrics_address)
+    return f"{own.url}/metrics" if own else None
 
 
 def own_token_for(state: StateFolder, url: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from torch_tasks.errors import ProcessNotStarted
+from torch_tasks.machine.own_server import OwnServer
 from torch_tasks.monitoring.readiness import ReadinessProbe
-from torch_tasks.system.files import write_private
 from torch_tasks.system.loops import Loop
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ class PageKeeper:
 
     def _serve(self) -> None:
         with PageServer(*self._place, self._pages) as server:
-            write_private(self._address, json.dumps({"url": server.url, "pid": os.getpid()}) + "\n")
+            OwnServer.note(self._address, server.url)
             server.timeout = _LOOK_SECONDS
             while not self.loop.is_stopping:
                 server.handle_request()

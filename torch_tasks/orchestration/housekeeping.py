@@ -44,6 +44,7 @@ def chores(rules: Policy | None) -> list[Chore]:
         Chore("soft pins", free_overdue_pins),
         Chore("agents that start", settle_spawns),
         Chore("deadlines", end_overdue_tasks),
+        Chore("counts of ended tasks", count_ended_unowned),
         Chore("messages set aside", set_aside.settle_all, 2.0),
         Chore("messages of ended tasks", withdraw_ended_tasks, 10.0),
         Chore("old signatures", sign_anew, 21_600.0),
@@ -138,6 +139,12 @@ def _free_pinned(agent_id: str, task_id: str, fleet: Fleet) -> None:
                 fleet.soft_pins.drop(agent_id, task_id)
 
 
+def count_ended_unowned(of: Fleet) -> None:
+    """Count for the metrics the tasks that ended while no agent had them, whichever program ended them."""
+    for state, count in of.records.take_ended_unowned().items():
+        task_counts.ended_without_agent(state, count)
+
+
 def end_overdue_tasks(of: Fleet) -> None:
     """Fail the tasks whose deadline has passed and that no live agent has; a live one ends its own."""
     now = of.checkins.now()
@@ -157,7 +164,6 @@ def _end_overdue(record: TaskRecord, fleet: Fleet) -> None:
     failure = Failure(kind=FailureKind.DEADLINE, message=words)
     result = TaskResult(task_id=spec.id, status=TaskState.FAILED, attempts=record.attempts, error=failure)
     if account := fleet.records.end_unowned(result):
-        task_counts.ended_without_agent(result.status)
         log.warning("task %s failed: %s", spec.id, words)
         set_aside.withdraw(fleet.records.get(spec.id), fleet)
         set_aside.settle(followers(account), fleet)

@@ -168,8 +168,8 @@ local function move()
   return {'moved', state, enter(ARG.state)}
 end
 
--- End a task that no live agent has.
--- KEYS: record, history, notices, performance, agents, heartbeats, kept, broker
+-- End a task that no live agent has, and count it for the metrics.
+-- KEYS: record, history, notices, performance, agents, heartbeats, kept, broker, ended
 -- ARGV: state, agent, node, incarnation, note, step, keep_seconds, counts, silence_ms, goodbye_ms, *fields
 -- It is not written in the name of an agent: agent and counts are empty.
 -- Returns 'ended' with all fields, 'missing', 'over' if it had ended before, or 'owned'.
@@ -178,6 +178,7 @@ local function end_unowned()
   if not state then return {'missing', {}} end
   if ENDED[state] then return {'over', {}} end
   if HELD[state] and not is_dead(get('agent') or '') then return {'owned', {}} end
+  redis.call('HINCRBY', KEY.ended, ARG.state, 1)
   return {'ended', enter(ARG.state)}
 end
 

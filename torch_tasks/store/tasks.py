@@ -290,6 +290,7 @@ class TaskRecords(TaskReader):
             self._client,
             **_changed(result.task_id),
             performance=keys.AGENT_PERFORMANCE,
+            ended=keys.ENDED_UNOWNED,
             **signs,
             **_written_by(None),
             counts="",
@@ -304,6 +305,14 @@ class TaskRecords(TaskReader):
         parts = [str(part) for part in fields_now]
         return dict(zip(parts[::2], parts[1::2], strict=True)) or None
 
+    def take_ended_unowned(self) -> dict[TaskState, int]:
+        """How many tasks :meth:`end_unowned` has ended, by their states, since this was last asked."""
+        with self._client.pipeline() as pipe:
+            pipe.hgetall(keys.ENDED_UNOWNED)
+            pipe.delete(keys.ENDED_UNOWNED)
+            counted = pipe.execute()[0]
+        return {TaskState(str(state)): int(count) for state, count in counted.items()}
+
     def overdue(self, now_ms: int) -> list[str]:
         """The tasks whose deadline has passed and that have not ended, as far as is known."""
         return [str(task_id) for task_id in self._client.zrangebyscore(keys.DEADLINES, "-inf", now_ms)]
@@ -316,10 +325,8 @@ class TaskRecords(TaskReader):
         if "cancel_requested" not in account:
             return account
         failure = Failure(kind=FailureKind.CANCELLED, message="cancelled before another agent began")
-        try:
-            return self.finish(TaskResult(task_id=task_id, status=TaskState.CANCELLED, error=failure))
-        except IllegalTransition:  # another agent has it already, and reads the request
-            return account
+        result = TaskResult(task_id=task_id, status=TaskState.CANCELLED, error=failure)
+        return self.end_unowned(result) or account  # if another agent has it already, that one reads the request
 
     def ownership(self, task_id: str) -> Ownership:
         """The state of a task, for the agent that works on it."""

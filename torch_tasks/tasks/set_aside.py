@@ -21,7 +21,6 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.task import Failure, FailureKind, TaskRecord, TaskResult, TaskState
 from torch_tasks.store.task_fields import followers
 from torch_tasks.store.task_outcomes import Release
-from torch_tasks.tasks import task_counts
 from torch_tasks.transport.envelope import delivered
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,6 @@ def _release(record: TaskRecord, fleet: Fleet) -> list[str]:
     account = fleet.records.end_unowned(TaskResult(task_id=task_id, status=TaskState.FAILED, error=failure))
     if account is None:
         return []
-    task_counts.ended_without_agent(TaskState.FAILED)
     return [*followers(account), task_id]
 
 

@@ -51,9 +51,9 @@ def ended(record: TaskRecord, result: TaskResult, agent: AgentInfo) -> None:
             tally().count(metrics.UNKNOWN_DELIVERIES, role=agent.role, what="task")
 
 
-def ended_without_agent(end: TaskState) -> None:
-    """It ended while no agent had it; the role that it asked for may be one that nobody has, and is not shown."""
-    tally().count(metrics.TASKS_ENDED, role=NONE, kind=NONE, end=end)
+def ended_without_agent(end: TaskState, count: int = 1) -> None:
+    """So many ended while no agent had them; a role that one asked for may be nobody's, and is not shown."""
+    tally().count(metrics.TASKS_ENDED, by=count, role=NONE, kind=NONE, end=end)
 
 
 def _between(begin: datetime, end: datetime) -> float:

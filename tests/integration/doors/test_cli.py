@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from machine import Machine
 from waiting import until
@@ -324,7 +325,9 @@ def test_doctor_finds_nothing_wrong(machine: Machine) -> None:
     said = machine.torch("doctor")
     assert {line.split()[0] for line in said.stdout.splitlines() if not line.startswith(" ")} == {"ok"}
     findings = json.loads(machine.torch("doctor", "--json").stdout)
-    assert {finding["what"] for finding in findings} >= {"python", "tmux", "state folder", "broker", "agents", "flower"}
+    details = {finding["what"]: finding["detail"] for finding in findings}
+    assert details.keys() >= {"python", "tmux", "state folder", "broker", "agents", "flower"}
+    assert "torch_node_info{" in httpx2.get(details["metrics"]).text
     assert all(finding["good"] for finding in findings)
 
 

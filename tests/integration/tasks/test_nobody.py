@@ -24,9 +24,11 @@ from torch_tasks import TaskSpec, TaskState, Torch, keys
 from torch_tasks.app import app
 from torch_tasks.errors import NotAnswered
 from torch_tasks.fleet import fleet
+from torch_tasks.model import metrics
 from torch_tasks.model.task import FailureKind, TaskResult
 from torch_tasks.orchestration.housekeeping import run_housekeeping
 from torch_tasks.orchestration.scaling import backlogs
+from torch_tasks.system.tally import tally
 from torch_tasks.tasks.run import run
 
 AT_ONCE = 12.0
@@ -80,6 +82,22 @@ def test_a_cancelled_task_leaves_its_queue_and_what_the_autoscaler_sees(torch: T
     for task in tasks[2:]:
         task.cancel()
     assert backlogs(fleet()) == []
+
+
+def test_a_cancelled_task_is_counted_once_whoever_cancels_it(torch: Torch, empty: None) -> None:
+    run_housekeeping(fleet())
+    before = _counted_as_cancelled()
+    task = torch.enqueue("true", role="qa")
+    command("cancel", task.id)
+    task.cancel()
+    run_housekeeping(fleet())
+    run_housekeeping(fleet())
+    assert _counted_as_cancelled() == before + 1
+
+
+def _counted_as_cancelled() -> float:
+    """How many tasks this process has counted that were cancelled at no agent."""
+    return sum(tally().series().get((metrics.TASKS_ENDED.name, ("none", "none", "cancelled")), [0.0]))
 
 
 def test_a_process_killed_before_it_took_the_message_out_leaves_that_to_housekeeping(torch: Torch, empty: None) -> None:
