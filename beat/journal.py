@@ -36,6 +36,18 @@ CREATE TABLE IF NOT EXISTS place (
 """
 
 
+def kept_heads(folder: Path) -> Mapping[str, Mapping[str, str]]:
+    """The signed heads of audits that the journals in a folder keep, by journal."""
+    found: dict[str, Mapping[str, str]] = {}
+    for path in sorted(folder.glob("*.sqlite")):
+        journal = Journal(path)
+        try:
+            found[path.name] = journal.heads()
+        finally:
+            journal.close()
+    return found
+
+
 class Journal:
     """One SQLite file, which all beats with this state folder share."""
 

@@ -26,7 +26,7 @@ _ENTRY = {
 
 def measure(stage: Stage, quick: bool) -> list[Measure]:
     """The entries, then the rates."""
-    return [*_entries(200 if quick else 2000), *_rates(stage, *(6, 50) if quick else (30, 100))]
+    return [*_entries(200 if quick else 2000), *_looks(2_000 if quick else 100_000), *_rates(stage, *(6, 50) if quick else (30, 100))]
 
 
 def _entries(count: int) -> list[Measure]:
@@ -44,6 +44,21 @@ def _entries(count: int) -> list[Measure]:
             for percent in (50, 99)
         ),
         Measure("verifying", entries / verified, "entries/s"),
+    ]
+
+
+def _looks(count: int) -> list[Measure]:
+    """How long a first look at a log takes, and one after that."""
+    with tempfile.TemporaryDirectory(dir=settings().state_dir) as folder:
+        log = ChainedLog(Path(folder) / "audit", settings().audit_file_bytes)
+        for _ in range(count):
+            log.append(_ENTRY)
+        known = log.check({}).files
+        log.append(_ENTRY)
+        first, again = clock(lambda: log.check({})), clock(lambda: log.check(known))
+    return [
+        Measure(f"a first look at {count} entries", first, "s"),
+        Measure("another one, after a new entry", again, "s", goal=1, direction="≤"),
     ]
 
 

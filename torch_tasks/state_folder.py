@@ -111,6 +111,8 @@ class StateFolder:
         """What was done and decided on this machine."""
         self.audit_heads = path / "audit_heads.json"
         """How far the audit of each node was, as its node signed it."""
+        self.audit_checked = path / "audit_checked.json"
+        """Which files of the audit were found good, and what told their bytes then."""
         self.tallies = path / "tallies"
         """What the node worker and beat have counted for the metrics."""
         self.metrics_address = path / "metrics.json"
@@ -128,8 +130,13 @@ class StateFolder:
     def outbox(self, place: str) -> Path:
         return self.path / "outbox" / place
 
+    @property
+    def beats(self) -> Path:
+        """The journals of this machine's beats."""
+        return self.path / "beat"
+
     def beat(self, place: str) -> Path:
-        return self.path / "beat" / f"{place}.sqlite"
+        return self.beats / f"{place}.sqlite"
 
     def git_lock(self, name: str) -> Path:
         """Held while a process changes the worktrees of one repository."""

@@ -14,7 +14,6 @@ from torch_tasks.link import perform
 from torch_tasks.model.audit_record import AuditOutcome
 from torch_tasks.operations import audit as operations
 from torch_tasks.operations.audit import AuditShown, AuditVerdict, ComplianceReport
-from torch_tasks.operations.operation import Nothing
 
 _COLUMNS = (
     Column("N"), Column("AT"), Column("WHO"), Column("WHAT"), Column("OUTCOME"), wrapped("ON"), wrapped("WHY"),
@@ -54,7 +53,7 @@ def _row(one: AuditShown) -> tuple[int, str, str, str, str, str, str]:
 @JSON
 def verify(json_wanted: bool) -> None:
     """Check the log entry by entry, and against what this node has signed of it. Exit code 1: it is not as it was."""
-    verdict = perform(operations.verify, Nothing())
+    verdict = perform(operations.verify, operations.VerifyAudit())
     if json_wanted:
         as_json(verdict)
     else:

@@ -15,8 +15,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.machine.broker_logins import known_logins
 from torch_tasks.machine.stack import Stack
 from torch_tasks.model.broker_address import OWN_PLACE
-from torch_tasks.operations.audit import verify
-from torch_tasks.operations.operation import Nothing
+from torch_tasks.operations.audit import VerifyAudit, verify
 from torch_tasks.orchestration.attention import NeedKind, needs
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.settings import settings
@@ -47,7 +46,7 @@ def broker_users() -> str:
 
 def audit() -> str:
     """Whether this machine's audit is as it was written and signed."""
-    verdict = verify.carry_out(Nothing())
+    verdict = verify.carry_out(VerifyAudit(whole=False))
     extent = f"{verdict.entries} entries in {verdict.files} files"
     if not verdict.intact:
         raise AuditBroken(
@@ -55,7 +54,8 @@ def audit() -> str:
             "('torch-tasks audit verify')"
         )
     compared = f"as entry {max(head.number for head in verdict.heads)} was signed" if verdict.heads else ""
-    return ", ".join(filter(None, (f"intact, {extent}", compared, *verdict.warnings)))
+    read = "" if verdict.files_read == verdict.files else f"{verdict.files_read} read: the others have not changed"
+    return ", ".join(filter(None, (f"intact, {extent}", read, compared, *verdict.warnings)))
 
 
 def messages() -> str:

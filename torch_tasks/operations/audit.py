@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import AwareDatetime, Field
 
-from torch_tasks.errors import BrokerAway, KeysUnusable, SignatureRefused
+from torch_tasks.errors import BrokerAway, KeysUnusable, SignatureRefused, StateFolderUnusable
 from torch_tasks.fleet import fleet
 from torch_tasks.model.audit_record import AuditOutcome, AuditRecord
 from torch_tasks.model.fields import Model, now
-from torch_tasks.operations.operation import Nothing, Request, operation
+from torch_tasks.operations.operation import Request, operation
 from torch_tasks.operations.policy import RuleShown, rights_table
 from torch_tasks.security.audit import audit_log, records
+from torch_tasks.security.audit_checks import check_audit
 from torch_tasks.security.audit_heads import SignedHead, kept_here, read_head
 from torch_tasks.security.rights import Right
 from torch_tasks.settings import settings
 from torch_tasks.signing.keyring import keyring
-from torch_tasks.system.chain import ChainEntry, Fault
+from torch_tasks.started_by_name import BEATS_HEADS, load
+from torch_tasks.system.chain import ChainedLog, ChainEntry
+from torch_tasks.system.chain_check import Fault
 
 
 class FindAudit(Request):
@@ -63,7 +67,7 @@ class HeadSeen(Model):
     """How far the audit was, as its node signed it."""
 
     kept: str
-    """Where the signed head is kept: on the broker, or in the state folder."""
+    """Where the signed head is kept: on the broker, in the state folder, or in a beat's journal."""
     number: int
     at: AwareDatetime
 
@@ -74,6 +78,8 @@ class AuditVerdict(Model):
     node: str
     entries: int
     files: int
+    files_read: int
+    """The others have not changed since they were found good."""
     intact: bool
     fault: Fault | None = None
     file: str = ""
@@ -86,44 +92,43 @@ class AuditVerdict(Model):
     warnings: tuple[str, ...] = ()
 
 
+class VerifyAudit(Request):
+    """How much of it."""
+
+    whole: bool = Field(True, description="Also the files that have not changed since they were last found good.")
+
+
 @operation("audit.verify", Right.AUDIT, needs_broker=False)
-def verify(asked: Nothing) -> AuditVerdict:
+def verify(asked: VerifyAudit) -> AuditVerdict:
     """Check this machine's audit entry by entry, and against what its node signed; names the first bad entry."""
     heads, warnings = _signed_heads()
-    log = audit_log()
-    broken = log.verify()
-    wanted = {head.head.number: head for _, head in heads}
-    hashes: dict[int, str] = {}
-    entries = first = last = 0
-    for entry in log.entries():
-        entries, first, last = entries + 1, first or entry.number, entry.number
-        if entry.number in wanted:
-            hashes[entry.number] = entry.hash
-    seen = tuple(HeadSeen(kept=kept, number=head.head.number, at=head.at) for kept, head in heads)
+    log, checked = audit_log(), check_audit(whole=asked.whole)
+    broken = checked.broken
     verdict = AuditVerdict(
         node=settings().node,
-        entries=entries,
+        entries=sum(1 for _ in log.entries()) if broken else checked.entries,
         files=len(log.files()),
+        files_read=checked.files_read,
         intact=broken is None,
-        heads=seen,
+        heads=tuple(HeadSeen(kept=kept, number=head.head.number, at=head.at) for kept, head in heads),
         warnings=tuple(warnings),
     )
     if broken:
         found = {"fault": broken.fault, "file": broken.file, "line": broken.line, "number": broken.number}
         return verdict.model_copy(update={**found, "words": broken.words})
-    for number, head in sorted(wanted.items()):
-        if fault := _unlike(head, hashes.get(number), first, last):
+    for _, head in sorted({head.head.number: head for _, head in heads}.items()):
+        if fault := _unlike(head, log, checked.last.number):
             return verdict.model_copy(update={"intact": False, **fault})
     return verdict
 
 
-def _unlike(head: SignedHead, found: str | None, first: int, last: int) -> dict[str, object] | None:
+def _unlike(head: SignedHead, log: ChainedLog, last: int) -> dict[str, object] | None:
     """How the log differs from what its node signed."""
     number, at = head.head.number, f"{head.at:%Y-%m-%d %H:%M:%S} UTC"
     if number > last:
         words = f"the log ends after entry {last}, but its node signed entry {number} at {at}"
         return {"fault": Fault.CUT, "number": last + 1, "words": words}
-    if number >= first and found != head.head.hash:
+    if not log.has(head.head):
         words = f"entry {number}, or one before it, is another than the one that its node signed at {at}"
         return {"fault": Fault.CHANGED, "number": number, "words": words}
     return None
@@ -131,12 +136,16 @@ def _unlike(head: SignedHead, found: str | None, first: int, last: int) -> dict[
 
 def _signed_heads() -> tuple[list[tuple[str, SignedHead]], list[str]]:
     """The heads of this node's log that others keep, with where; and what is wrong with some."""
-    sources: dict[str, dict[str, str]] = {"in the state folder": kept_here(settings().state.audit_heads)}
-    warnings: list[str] = []
+    state, warnings = settings().state, list[str]()
+    sources: dict[str, Mapping[str, str]] = {"in the state folder": kept_here(state.audit_heads)}
     try:
         sources["on the broker"] = fleet().audit_heads.all()
     except BrokerAway as error:
         warnings.append(f"the head on the broker was not compared: {error}")
+    try:
+        sources |= {f"in beat's journal {name}": known for name, known in load(BEATS_HEADS)(state.beats).items()}
+    except StateFolderUnusable as error:
+        warnings.append(f"the heads in beat's journal were not compared: {error}")
     heads: list[tuple[str, SignedHead]] = []
     for kept, known in sources.items():
         if text := known.get(settings().node):
@@ -222,7 +231,7 @@ def report(asked: ReportSince) -> ComplianceReport:
         node=settings().node,
         since=since,
         until=until,
-        verdict=verify.carry_out(Nothing()),
+        verdict=verify.carry_out(VerifyAudit()),
         rights=rights_table(),
         done=[Doing(who=who, what=what, outcome=out, times=n) for (who, what, out), n in sorted(counted.items())],
         refused=refused,

@@ -19,7 +19,8 @@ from torch_tasks.settings import settings
 from torch_tasks.signing.keyring import keyring
 from torch_tasks.signing.signature import Purpose, sign, verify
 from torch_tasks.store.audit_heads import AuditHeads
-from torch_tasks.system.chain import ChainedLog, Head
+from torch_tasks.system.chain import ChainedLog
+from torch_tasks.system.chain_lines import Head
 from torch_tasks.system.files import exclusive, write_private
 
 

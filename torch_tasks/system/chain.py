@@ -12,62 +12,26 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch_tasks.errors import AuditNotWritten
+from torch_tasks.system.chain_check import BrokenChain, ChainCheck, CheckedFile, CheckedLog
+from torch_tasks.system.chain_lines import END, HASH, PRUNED, Head, hash_of, lines_of
 from torch_tasks.system.files import flush_folder, make_folder
 
-_HASH, _END = b',"hash":"', b'"}'
 _BLOCK = 8192
 CONTINUED = "log.continued"
 """The first entry of each file."""
 REPAIRED = "log.repaired"
 """The entry that says that a line was unfinished: its writer had died, so nobody was told that it is there."""
-PRUNED = "log.pruned"
-"""The entry after which the files that it names are deleted, as they are older than they have to be."""
-
-
-class Head(NamedTuple):
-    """The last entry of a log: its number, and the hash that stands for it and for all before it."""
-
-    number: int
-    hash: str
 
 
 class ChainEntry(NamedTuple):
     number: int
     hash: str
     value: dict[str, Any]
-
-
-class Fault(StrEnum):
-    """What is wrong with a log at the first bad place."""
-
-    CHANGED = "changed"
-    CUT = "cut"
-    """The end of the log, or of a file of it, is missing."""
-    REMOVED = "removed"
-    REORDERED = "reordered"
-    INSERTED = "inserted"
-
-
-@dataclass(frozen=True)
-class BrokenChain:
-    """The first bad place of a log."""
-
-    fault: Fault
-    file: str
-    line: int
-    number: int
-    """Of the first entry that is not as it was."""
-    words: str
-
-    def __str__(self) -> str:
-        return f"{self.fault}: {self.words} ({self.file}, line {self.line})"
 
 
 class ChainedLog:
@@ -114,8 +78,9 @@ class ChainedLog:
             last = _entries_of(old[-1])[-1]
             value = {"what": PRUNED, "through": last.number, "hash": last.hash, "files": [file.name for file in old]}
             self.append(value, durable=True)
-            for file in old:
-                file.unlink(missing_ok=True)
+            with self._turn():  # not while somebody reads them
+                for file in old:
+                    file.unlink(missing_ok=True)
         return [file.name for file in old]
 
     def files(self) -> list[Path]:
@@ -200,15 +165,26 @@ class ChainedLog:
             text = file.read_bytes()
             start = 0 if text.startswith(beginning) else text.find(b"\n" + beginning) + 1
             if start or text.startswith(beginning):
-                return text[start:].partition(b"\n")[0].endswith(_HASH + head.hash.encode() + _END)
+                return text[start:].partition(b"\n")[0].endswith(HASH + head.hash.encode() + END)
         first = next(self.entries(), None)
         return first is not None and first.number > head.number
 
     def verify(self) -> BrokenChain | None:
         """The first bad place; None if the log is as it was written, as far as it goes."""
+        return self.check({}).broken
+
+    def check(self, known: Mapping[str, CheckedFile]) -> CheckedLog:
+        """Read the log, without the files that an earlier look found good and that have not changed since.
+
+        Writers wait only while the last file is read: those before it change no more.
+        """
+        closed = dict(known)
+        with suppress(FileNotFoundError):  # one was pruned meanwhile
+            _, closed = ChainCheck(self.files()[:-1]).run(known)
         with suppress(FileNotFoundError), self._reading():
-            return _Check(self.files()).run()
-        return None
+            broken, good = ChainCheck(self.files()).run(closed)
+            return CheckedLog(broken, good, sum(known.get(name) != one for name, one in good.items()))
+        return CheckedLog(None, {}, 0)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -233,8 +209,8 @@ def _write(handle: int, last: Head, value: Mapping[str, Any]) -> Head:
     """Write one line whole, or take away what was written of it."""
     body = json.dumps({"n": last.number + 1, "entry": value}, separators=(",", ":"), ensure_ascii=False)
     payload = body.encode(errors="backslashreplace")[:-1]
-    digest = _hash(last.hash, payload)
-    line = payload + _HASH + digest.encode() + _END + b"\n"
+    digest = hash_of(last.hash, payload)
+    line = payload + HASH + digest.encode() + END + b"\n"
     size = os.fstat(handle).st_size
     try:
         if os.write(handle, line) != len(line):
@@ -243,10 +219,6 @@ def _write(handle: int, last: Head, value: Mapping[str, Any]) -> Head:
         os.ftruncate(handle, size)
         raise
     return Head(last.number + 1, digest)
-
-
-def _hash(before: str, payload: bytes) -> str:
-    return sha256(before.encode() + b"\n" + payload).hexdigest()
 
 
 def _tail(handle: int, size: int) -> bytes:
@@ -268,120 +240,5 @@ def _head_of(line: bytes) -> Head:
         raise OSError(f"its last line cannot be read ({error}); 'torch-tasks audit verify' says more") from None
 
 
-class _Line(NamedTuple):
-    """A line as it was found; number and hash are what it says itself."""
-
-    file: Path
-    place: int
-    payload: bytes
-    number: int | None
-    hash: str
-    value: dict[str, Any]
-
-
 def _entries_of(file: Path) -> list[ChainEntry]:
-    return [ChainEntry(line.number, line.hash, line.value) for line in _lines(file) if line.number is not None]
-
-
-def _lines(file: Path) -> Iterator[_Line]:
-    """The lines of a file. One that its writer did not finish, at the very end, is none."""
-    whole, newline, _ = file.read_bytes().rpartition(b"\n")
-    for place, text in enumerate(whole.split(b"\n") if newline else (), 1):
-        payload, mark, rest = text.rpartition(_HASH)
-        try:
-            if not mark or not rest.endswith(_END):
-                raise ValueError
-            found = json.loads(payload + b"}")
-            yield _Line(file, place, payload, int(found["n"]), rest[: -len(_END)].decode(), dict(found["entry"]))
-        except (ValueError, KeyError, TypeError):
-            yield _Line(file, place, payload, None, "", {})
-
-
-class _Check:
-    """One look at all lines of a log, from the first to the first bad one."""
-
-    def __init__(self, files: list[Path]) -> None:
-        self._files = files
-
-    def run(self) -> BrokenChain | None:
-        before: _Line | None = None
-        last = Head(0, "")
-        for line, following in self._pairs():
-            if before is None:
-                last = Head(int(line.value.get("after", 0)), str(line.value.get("before", "")))
-                fault = self._missing_beginning(line, last)
-            else:
-                fault = _missing_file(before, line)
-            if fault := fault or self._fault(before, line, following, last):
-                return fault
-            before, last = line, Head(last.number + 1, line.hash)
-        return self._empty_file(last)
-
-    def _all(self) -> Iterator[_Line]:
-        for file in self._files:
-            yield from _lines(file)
-
-    def _pairs(self) -> Iterator[tuple[_Line, _Line | None]]:
-        """Each line with the next one."""
-        lines = self._all()
-        line = next(lines, None)
-        while line is not None:
-            following = next(lines, None)
-            yield line, following
-            line = following
-
-    def _missing_beginning(self, first: _Line, start: Head) -> BrokenChain | None:
-        if start.number == 0:
-            return None
-        pruned = (line.value for line in self._all() if line.value.get("what") == PRUNED)
-        if any((one.get("through"), one.get("hash")) == start for one in pruned):
-            return None
-        words = f"the entries 1 to {start.number} are missing, and no entry says that they were pruned"
-        return BrokenChain(Fault.REMOVED, first.file.name, 1, 1, words)
-
-    def _empty_file(self, last: Head) -> BrokenChain | None:
-        """A file without a single whole line: each is made with its first one."""
-        for file in self._files:
-            if next(_lines(file), None) is None:
-                return BrokenChain(Fault.CUT, file.name, 1, last.number + 1, "the file has no entry")
-        return None
-
-    def _fault(self, before: _Line | None, line: _Line, following: _Line | None, last: Head) -> BrokenChain | None:
-        if _continues(line, last):
-            return None
-        number = last.number + 1
-        fault, words = self._what_happened(before, line, following, last)
-        return BrokenChain(fault, line.file.name, line.place, number, words)
-
-    def _what_happened(
-        self, before: _Line | None, line: _Line, following: _Line | None, last: Head
-    ) -> tuple[Fault, str]:
-        number = last.number + 1
-        if following and _continues(following, last) and (line.number or 0) <= number:
-            return Fault.INSERTED, f"something that was never written stands before entry {number}"
-        if line.number is None:
-            return Fault.CHANGED, f"entry {number} cannot be read"
-        if line.number < number:
-            return Fault.INSERTED, f"entry {line.number} stands a second time, before entry {number}"
-        if line.number > number:
-            if any(other.number == number for other in self._all()):
-                return Fault.REORDERED, f"entry {line.number} stands where entry {number} was"
-            if before and line.file != before.file:
-                return Fault.CUT, f"the entries {number} to {line.number - 1} at the end of a file are missing"
-            return Fault.REMOVED, f"the entries {number} to {line.number - 1} are missing"
-        return Fault.CHANGED, f"entry {number} is not what was written"
-
-
-def _continues(line: _Line, last: Head) -> bool:
-    """Whether the chain goes on with this line."""
-    return line.number == last.number + 1 and line.hash == _hash(last.hash, line.payload)
-
-
-def _missing_file(before: _Line, line: _Line) -> BrokenChain | None:
-    first, after = int(before.file.stem) + 1, int(line.file.stem)
-    if after <= first:
-        return None
-    names = [f"{number:06}.jsonl" for number in range(first, after)]
-    number = (before.number or 0) + 1
-    words = f"{', '.join(names)} with the entries from {number} on is missing"
-    return BrokenChain(Fault.REMOVED, names[0], 1, number, words)
+    return [ChainEntry(line.number, line.hash, line.value) for line in lines_of(file) if line.number is not None]

@@ -14,6 +14,7 @@ from torch_tasks.errors import WrongUsage
 from torch_tasks.machine.issued_keys import issue_into
 from torch_tasks.model.asker import Asker
 from torch_tasks.server.tokens import TokenRole
+from torch_tasks.settings import settings
 from torch_tasks.signing.authority import signer_as_asker
 from torch_tasks.signing.ed25519 import new_key, public_key_of
 from torch_tasks.signing.keyring import Keyring
@@ -43,6 +44,18 @@ def test_outside_a_pane_a_person_calls() -> None:
     assert caller() == Caller()
     assert caller().name == OPERATOR
     assert caller().task is None
+
+
+def test_no_keys_are_issued_in_an_agents_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "state" / "agents" / "dev-1").mkdir(parents=True)
+    monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path / "state"))
+    settings.cache_clear()
+    ring = Keyring(tmp_path / "keys", "vm")
+    with pytest.raises(WrongUsage, match="dev-1 is an agent's name, so no keys are issued to it"):
+        issue_into(ring, tmp_path / "dev-1", CallerKind.PROGRAM, "dev-1", "program", 60)
+    assert not (tmp_path / "dev-1").exists()
+    assert not ring.issued()
+    settings.cache_clear()
 
 
 @pytest.fixture

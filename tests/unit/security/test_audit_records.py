@@ -20,8 +20,8 @@ from torch_tasks.fleet import fleet
 from torch_tasks.machine.issued_keys import issue_into
 from torch_tasks.model.audit_record import AuditOutcome, AuditRecord
 from torch_tasks.operations import audit
-from torch_tasks.operations.audit import FindAudit, ReportSince
-from torch_tasks.operations.operation import Access, Nothing, Operation, Request
+from torch_tasks.operations.audit import FindAudit, ReportSince, VerifyAudit
+from torch_tasks.operations.operation import Access, Operation, Request
 from torch_tasks.operations.performing import perform_here
 from torch_tasks.security.audit import audit_log, note_event, records
 from torch_tasks.security.audit_heads import exchange, kept_here, latest, read_head, sign_head
@@ -30,7 +30,9 @@ from torch_tasks.security.rules import rules
 from torch_tasks.settings import settings
 from torch_tasks.signing.keyring import Keyring, keyring
 from torch_tasks.signing.signature import Purpose, sign
-from torch_tasks.system.chain import ChainedLog, Fault, Head
+from torch_tasks.system.chain import ChainedLog
+from torch_tasks.system.chain_check import Fault
+from torch_tasks.system.chain_lines import Head
 
 TOKEN = "ghp_" + "a1B2c3D4e5F6" * 3
 PERSON = Caller()
@@ -159,17 +161,17 @@ def some(count: int) -> ChainedLog:
 def test_a_cut_tail_is_named_by_what_the_node_signed() -> None:
     log = some(5)
     exchange(log, settings().state.audit_heads, None)
-    verdict = audit.verify.carry_out(Nothing())
+    verdict = audit.verify.carry_out(VerifyAudit())
     assert verdict.intact
     assert [head.number for head in verdict.heads] == [6]
     (file,) = log.files()
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-2]))
-    verdict = audit.verify.carry_out(Nothing())
+    verdict = audit.verify.carry_out(VerifyAudit())
     assert (verdict.intact, verdict.fault, verdict.number) == (False, Fault.CUT, 5)
     some(4)  # what is written afterwards does not hide it
     with pytest.raises(AuditBroken, match="entry 6 of the audit"):
         exchange(log, settings().state.audit_heads, None)
-    verdict = audit.verify.carry_out(Nothing())
+    verdict = audit.verify.carry_out(VerifyAudit())
     assert (verdict.intact, verdict.fault, verdict.number) == (False, Fault.CHANGED, 6)
 
 
@@ -179,9 +181,9 @@ def test_a_log_that_is_gone_or_written_anew_is_named() -> None:
     shutil.rmtree(log.folder)
     with pytest.raises(AuditBroken):
         exchange(log, settings().state.audit_heads, None)
-    assert audit.verify.carry_out(Nothing()).fault is Fault.CUT
+    assert audit.verify.carry_out(VerifyAudit()).fault is Fault.CUT
     some(5)
-    assert audit.verify.carry_out(Nothing()).fault is Fault.CHANGED
+    assert audit.verify.carry_out(VerifyAudit()).fault is Fault.CHANGED
 
 
 class Broker:
@@ -211,6 +213,24 @@ def test_beats_journal_knows_the_head_when_log_and_broker_and_folder_were_writte
     assert broker.kept == signed
     with pytest.raises(AuditBroken, match="is not the one that this node signed"):
         exchange(audit_log(), file, broker)  # type: ignore[arg-type]
+
+
+def test_a_cut_that_only_beats_journal_shows_is_named() -> None:
+    broker, file, log = Broker(), settings().state.audit_heads, some(5)
+    exchange(log, file, broker)  # type: ignore[arg-type]
+    journal = settings().state.beat("a-broker")
+    HeadsKeeper(broker, Journal(journal), settings()).play_round()  # type: ignore[arg-type]
+    file.unlink()
+    (entries,) = log.files()
+    entries.write_bytes(b"".join(entries.read_bytes().splitlines(keepends=True)[:-2]))
+    verdict = audit.verify.carry_out(VerifyAudit())
+    assert (verdict.fault, verdict.number) == (Fault.CUT, 5)
+    assert [head.kept for head in verdict.heads] == ["in beat's journal a-broker.sqlite"]
+    journal.write_bytes(b"no journal at all, " * 99)
+    for beside in journal.parent.glob("*.sqlite-*"):
+        beside.unlink()
+    verdict = audit.verify.carry_out(VerifyAudit())
+    assert any("the heads in beat's journal were not compared" in warning for warning in verdict.warnings)
 
 
 def test_heads_that_others_know_come_back_and_the_latest_counts() -> None:
@@ -323,6 +343,25 @@ def test_no_keys_are_issued_that_the_audit_cannot_note(monkeypatch: pytest.Monke
     assert not (tmp_path / "ci").exists()
     assert not ring.issued()
     assert ring.identity(CallerKind.NODE)  # the machine's own goes on
+
+
+def test_doctor_reads_what_it_has_not_found_good_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_AUDIT_FILE_BYTES", "4096")
+    settings.cache_clear()
+    exchange(log := some(50), settings().state.audit_heads, None)
+    files = len(log.files())
+    assert files > 2
+    assert " read: " not in fleet_checks.audit()
+    some(1)
+    assert ", 1 read: the others have not changed, as entry " in fleet_checks.audit()
+    assert audit.verify.carry_out(VerifyAudit()).files_read == files
+    first = log.files()[0]
+    first.write_bytes(first.read_bytes().replace(b"dev-1", b"dev-9", 1))
+    with pytest.raises(AuditBroken, match=r"changed: "):
+        fleet_checks.audit()
+    settings().state.audit_checked.write_text('{"000001.jsonl": "nonsense"}')
+    with pytest.raises(AuditBroken, match=r"changed: "):
+        fleet_checks.audit()
 
 
 def test_doctor_names_the_first_entry_that_is_not_as_it_was() -> None:

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from torch_tasks.errors import AuditNotWritten
-from torch_tasks.system import chain
-from torch_tasks.system.chain import ChainedLog, Fault, Head
+from torch_tasks.system import chain, chain_check, chain_lines
+from torch_tasks.system.chain import ChainedLog
+from torch_tasks.system.chain_check import Fault
+from torch_tasks.system.chain_lines import Head
 
 SMALL = 600
 
@@ -125,6 +127,70 @@ def test_a_missing_file_and_the_cut_end_of_one_are_named(tmp_path: Path) -> None
     broken = log.verify()
     assert broken
     assert (broken.fault, broken.number) == (Fault.REMOVED, 1)
+
+
+def test_only_what_changed_since_an_earlier_look_is_read_again(tmp_path: Path) -> None:
+    log = log_in(tmp_path, 20, SMALL)
+    files = log.files()
+    known = log.check({}).files
+    assert list(known) == [file.name for file in files]
+    again = log.check(known)
+    assert (again.broken, again.files, again.files_read) == (None, known, 0)
+    head = log.append({"what": "x"})
+    later = log.check(known)
+    assert (later.broken, later.last, later.entries) == (None, head, head.number)
+    assert 1 <= later.files_read <= 2  # the last one, and what follows it
+    for file in files[:2]:
+        os.utime(file, (1, 1))
+    log.prune(time.time() - 60)
+    pruned = log.check(later.files)
+    assert (pruned.broken, pruned.files_read, next(iter(pruned.files))) == (None, 1, files[2].name)
+
+
+@pytest.mark.parametrize("place", [0, 2, -1])
+def test_a_byte_that_was_changed_after_an_earlier_look_is_found(tmp_path: Path, place: int) -> None:
+    log = log_in(tmp_path, 20, SMALL)
+    known, file = log.check({}).files, log.files()[place]
+    before = file.stat()
+    with file.open("r+b") as opened:
+        opened.seek(before.st_size // 2)
+        byte = opened.read(1)
+        opened.seek(-1, os.SEEK_CUR)
+        opened.write(bytes([byte[0] ^ 1]))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    broken = log.check(known).broken
+    assert broken
+    assert broken.file == file.name
+
+
+def test_a_file_that_was_taken_away_after_an_earlier_look_is_missed(tmp_path: Path) -> None:
+    log = log_in(tmp_path, 20, SMALL)
+    known, files = log.check({}).files, log.files()
+    for file in (files[1], files[0]):
+        text = file.read_bytes()
+        file.unlink()
+        broken = log.check(known).broken
+        assert broken
+        assert broken.fault is Fault.REMOVED
+        file.write_bytes(text)
+    assert log.check(known).broken is None
+
+
+def test_writers_do_not_wait_while_all_files_but_the_last_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = log_in(tmp_path, 20, SMALL)
+    written: list[Head] = []
+
+    def read_and_written(file: Path) -> Any:
+        if file != log.files()[-1] and len(written) < 3:
+            written.append(log.append({"what": "x"}))
+        return chain_lines.lines_of(file)
+
+    monkeypatch.setattr(chain_check, "lines_of", read_and_written)
+    found = log.check({})
+    assert (found.broken, found.last) == (None, written[-1])
+    assert len(written) == 3
 
 
 def test_what_is_old_enough_is_pruned_and_the_log_says_so(tmp_path: Path) -> None:
