@@ -25,8 +25,9 @@ _ENTRY = {
 
 
 def measure(stage: Stage, quick: bool) -> list[Measure]:
-    """The entries, then the rates."""
-    return [*_entries(200 if quick else 2000), *_looks(2_000 if quick else 100_000), *_rates(stage, *(6, 50) if quick else (30, 100))]
+    """The entries, then looks at them, then the rates."""
+    alone = [*_entries(200 if quick else 2000), *_looks(2_000 if quick else 100_000)]
+    return [*alone, *_rates(stage, *(6, 50) if quick else (30, 100))]
 
 
 def _entries(count: int) -> list[Measure]:
