@@ -51,6 +51,4 @@ def _require_no_agents(name: str) -> None:
     with suppress(BrokerAway):
         known |= {name} if fleet().registry.entry(name) else set()
     if name in known:
-        raise WrongUsage(
-            f"{name} is an agent's name, so no keys are issued to it; choose another one"
-        )
+        raise WrongUsage(f"{name} is an agent's name, so no keys are issued to it; choose another one")
