@@ -6,7 +6,7 @@ BIN := .venv/bin
 # What is compiled once is there for every process that follows: each starts in two thirds of the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test newest quick lint bench chaos clean
+.PHONY: setup demo test newest quick lint bench chaos soak clean
 
 setup: .venv/ready
 
@@ -53,5 +53,11 @@ chaos: setup
 	PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 	TORCH_TEST_LONG=1 $(BIN)/pytest tests/chaos/test_acceptance.py tests/chaos/test_broken_messages.py
 
+# Faults strike a whole stack at its own pace, while Prometheus watches; the report of it lies in soak/ then.
+MINUTES ?= 30
+
+soak: setup
+	PYTHONPATH=tests .ci/loopback-only $(BIN)/python -m chaos.soak --minutes $(MINUTES) --to soak
+
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache benchmarks/results
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache benchmarks/results soak

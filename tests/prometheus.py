@@ -55,6 +55,14 @@ class Prometheus:
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
+    def over(self, expression: str, begin: float, end: float, step: float) -> list[dict[str, Any]]:
+        """What an expression was from one moment to another."""
+        asked = {"query": expression, "start": begin, "end": end, "step": step}
+        answer = self._client.get("/query_range", params=asked).json()
+        assert answer["status"] == "success", f"{expression}: {answer}"
+        result: list[dict[str, Any]] = answer["data"]["result"]
+        return result
+
     def value(self, expression: str) -> float | None:
         """The one number that an expression is; None while there is none."""
         found = self.query(expression)
@@ -67,14 +75,16 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, rules: str, scrapes: Mapping[str, Mapping[str, Any]]) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes every half second; each of ``scrapes`` is a job."""
+def prometheus(
+    folder: Path, rules: str, scrapes: Mapping[str, Mapping[str, Any]], pace: str = "500ms"
+) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes at this pace; each of ``scrapes`` is a job."""
     port = free_port()
     (folder / "alerts.yml").write_text(rules)
-    pace = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
+    every = {"scrape_interval": pace, "scrape_timeout": pace, "evaluation_interval": pace}
     jobs = [{"job_name": name, **how} for name, how in scrapes.items()]
     (folder / "prometheus.yml").write_text(
-        yaml.safe_dump({"global": pace, "rule_files": ["alerts.yml"], "scrape_configs": jobs})
+        yaml.safe_dump({"global": every, "rule_files": ["alerts.yml"], "scrape_configs": jobs})
     )
     url = f"http://127.0.0.1:{port}"
     argv = [program("prometheus"), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder}/data"]

@@ -21,6 +21,7 @@ from torch_tasks.store.holds import Holds
 from torch_tasks.store.key_exchange import KeyExchange
 from torch_tasks.store.ledger import Ledger, ledger_of
 from torch_tasks.store.messages import Inboxes
+from torch_tasks.store.need_times import NeedTimes
 from torch_tasks.store.nodes import NodeRegistry, Spawns
 from torch_tasks.store.notices import Notices
 from torch_tasks.store.rollups import FleetRollups
@@ -90,6 +91,11 @@ class Fleet:
     def denials(self) -> Denials:
         """What callers asked for and may not do."""
         return Denials(self.client)
+
+    @cached_property
+    def need_times(self) -> NeedTimes:
+        """Since when a person has been needed for each thing."""
+        return NeedTimes(self.client)
 
     @cached_property
     def audit_heads(self) -> AuditHeads:

@@ -91,6 +91,8 @@ NOTICES = f"{PREFIX}notices"
 LAST_STATUS = f"{PREFIX}last_status"
 #: Hash of what needs a person (:mod:`torch_tasks.orchestration.attention`) → when the notify command was run for it.
 NOTIFIED = f"{PREFIX}notified"
+#: Hash of the same → the broker's millisecond at which a server first saw it.
+NEEDED_SINCE = f"{PREFIX}needed_since"
 #: Set of the accounts with providers of models that were ever used; see :func:`account`.
 ACCOUNTS = f"{PREFIX}accounts"
 #: Hash of a scope → the latest hold on it, lifted or not, as JSON: see :mod:`torch_tasks.model.hold`.

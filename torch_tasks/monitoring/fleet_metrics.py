@@ -57,7 +57,7 @@ class _FleetLook:
                 Measure(metrics.FLEET_READABLE, 1),
                 *measures_of_agents(agents),
                 *measures_of_backlogs(backlogs(fleet), agents),
-                *self._measures_of_needs(found),
+                *self._measures_of_needs(fleet, found),
                 *_measures_of_accounts(fleet, found),
                 *_measures_of_nodes(fleet),
                 *_measures_of_messages(fleet, agents),
@@ -67,14 +67,15 @@ class _FleetLook:
         except TorchError:
             return [Measure(metrics.FLEET_READABLE, 0)]
 
-    def _measures_of_needs(self, found: Collection[Need]) -> Iterator[Measure]:
-        """How many there are of each kind, and how long this process has seen the oldest."""
-        moment = time.monotonic()
-        self._needed_since = {need.id: self._needed_since.get(need.id, moment) for need in found}
+    def _measures_of_needs(self, fleet: Fleet, found: Collection[Need]) -> Iterator[Measure]:
+        """How many there are of each kind, and how old the oldest is, whoever was started anew meanwhile."""
+        known = {need: time.monotonic() - since for need, since in self._needed_since.items()}
+        ages = fleet.need_times.ages([need.id for need in found], known)
+        self._needed_since = {need: time.monotonic() - age for need, age in ages.items()}
         for kind in NeedKind:
-            since = [self._needed_since[need.id] for need in found if need.kind is kind]
-            yield Measure(metrics.PERSON_NEEDED, len(since), (kind,))
-            yield Measure(metrics.PERSON_OLDEST, moment - min(since, default=moment), (kind,))
+            these = [ages[need.id] for need in found if need.kind is kind]
+            yield Measure(metrics.PERSON_NEEDED, len(these), (kind,))
+            yield Measure(metrics.PERSON_OLDEST, max(these, default=0.0), (kind,))
 
 
 def measures_of_agents(agents: Iterable[AgentInfo]) -> Iterator[Measure]:

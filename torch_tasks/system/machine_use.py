@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 LEAST_FREE_MIB = 64
 """With less free on its disk, a machine can no longer be sure to keep what it accepts."""
-_PROC = Path("/proc")
+_LONGEST_STAT = 4096
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -53,7 +52,7 @@ def used_below(roots: Mapping[str, int]) -> dict[str, Used]:
     """What each of these processes uses together with all that it has started; those that are gone are left out."""
     if not roots:
         return {}
-    known = {int(name): found for name in os.listdir(_PROC) if name.isdigit() and (found := _read(name))}  # noqa: PTH208
+    known = {int(name): found for name in os.listdir("/proc") if name.isdigit() and (found := _read(name))}  # noqa: PTH208
     children: dict[int, list[int]] = {}
     for pid, process in known.items():
         children.setdefault(process.parent, []).append(pid)
@@ -61,19 +60,23 @@ def used_below(roots: Mapping[str, int]) -> dict[str, Used]:
 
 
 def _sum(root: int, known: Mapping[int, _Process], children: Mapping[int, list[int]]) -> Used:
-    total, left = Used(), [root]
-    while left:
-        pid = left.pop()
-        used = known[pid].used
-        total = Used(total.memory + used.memory, total.cpu + used.cpu, total.processes + 1)
-        left += children.get(pid, ())
-    return total
+    found = [root]
+    for pid in found:
+        found += children.get(pid, ())
+    used = [known[pid].used for pid in found]
+    return Used(sum(one.memory for one in used), sum(one.cpu for one in used), len(used))
 
 
 def _read(pid: str) -> _Process | None:
-    with suppress(OSError, ValueError, IndexError):
-        text = (_PROC / pid / "stat").read_bytes()
+    """One of hundreds at each scrape: by the system's own calls it takes a third of the time that a Path takes."""
+    try:
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        try:
+            text = os.read(file, _LONGEST_STAT)
+        finally:
+            os.close(file)
         fields = text[text.rindex(b")") + 2 :].split()  # the name before it may hold anything
-        cpu = sum(map(int, fields[11:15])) / _TICK
-        return _Process(int(fields[1]), Used(int(fields[21]) * _PAGE, cpu, 1))
-    return None
+        cpu = int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14])
+        return _Process(int(fields[1]), Used(int(fields[21]) * _PAGE, cpu / _TICK, 1))
+    except (OSError, ValueError, IndexError):
+        return None
