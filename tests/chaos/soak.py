@@ -42,7 +42,7 @@ from torch_tasks.workers.tmux.server import AgentServer
 
 SHELLS = {"dev-1": "developer", "dev-2": "developer", "qa-1": "qa"}
 WRITER = "writer-1"
-DISK = "64m"
+DISK = "256m"
 FULL_SECONDS = 75.0
 """Longer than the alert waits."""
 BACK_SECONDS = 180.0
