@@ -65,7 +65,7 @@ class Browser:
 
     def who(self) -> str:
         """Whom the server takes it for."""
-        reply = self.get("/")
+        reply = self.get("/me")
         return reply.text if reply.status_code == 200 else f"{reply.status_code} {reply.headers.get('location')}"
 
 

@@ -20,6 +20,7 @@ from torch_tasks.monitoring.readiness import ReadinessProbe, lacks_of_broker, la
 from torch_tasks.operations.performing import perform_here
 from torch_tasks.server import openapi
 from torch_tasks.server.calls import Calls, listed
+from torch_tasks.server.console.console import Console
 from torch_tasks.server.entrance import Entrance
 from torch_tasks.server.events import EventHub, events
 from torch_tasks.server.flower import FlowerDoor
@@ -35,11 +36,12 @@ API = "/api/v1"
 
 
 def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Starlette:
-    """The whole of it: the API, the events, MCP, Flower, logging in, health, metrics."""
+    """The whole of it: the API, the events, MCP, the console, Flower, logging in, health, metrics."""
     tokens, sessions = AccessTokens(settings.state), Sessions(settings)
     doors = LoginDoors(settings, tokens, sessions, OpenIdProvider.of(settings))
     flower = FlowerDoor(settings)
     calls = Calls(hub, settings.server_request_bytes, settings.server_slow_seconds)
+    console = Console(settings, calls, sessions)
     readiness = ReadinessProbe(lambda: _lacks(hub))
     mcp = HttpDoor(perform_here, settings.server_request_bytes)
     measured = fleet_measures()
@@ -82,6 +84,7 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
         Route("/mcp", mcp.app),
         *doors.routes(),
         *flower.routes(),
+        *console.routes(),
     ]
     entrance = Middleware(Entrance, tokens=tokens, sessions=sessions, names=names, most=settings.server_requests)
     made = Starlette(

@@ -96,7 +96,7 @@ class Calls:
     @staticmethod
     def _fields_of_query(operation: Operation[Any, Any], request: Request) -> dict[str, Any]:
         """The fields of a request from a query, where each value is a text and a list is a field that is repeated."""
-        lists, fields = _lists_in(operation), dict[str, Any]()
+        lists, fields = lists_in(operation), dict[str, Any]()
         for name in request.query_params:
             given = request.query_params.getlist(name)
             if name in lists:
@@ -126,7 +126,7 @@ def _key_of(request: Request) -> str | None:
 
 
 @cache
-def _lists_in(operation: Operation[Any, Any]) -> frozenset[str]:
+def lists_in(operation: Operation[Any, Any]) -> frozenset[str]:
     """The fields of its request that are lists."""
     fields = operation.request.model_json_schema().get("properties", {}).items()
     forms = {name: (field, *field.get("anyOf", ())) for name, field in fields}

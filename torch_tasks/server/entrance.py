@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 REQUEST_ID = "x-request-id"
 OPEN = frozenset({"/healthz", "/readyz", "/api/openapi.json"})
 """What needs no token: it says nothing of the fleet's work."""
+_OPEN_FILES = "/static/"
 _FOR_PROGRAMS = ("/api/", "/mcp")
 """What begins so is no page for people."""
 _NOBODY = "nobody"
@@ -84,7 +85,7 @@ class Entrance:
     async def _let_in(self, scope: Scope, headers: Headers) -> Caller:
         self._check_host(headers)
         self._check_origin(scope, headers)
-        if scope["path"] in OPEN or scope["path"] in LOGIN:
+        if _is_open(scope["path"]):
             return Caller(role=_NOBODY)
         if self._inside >= self._most:
             raise ServerBusy(f"the server serves {self._most} requests already (TORCH_SERVER_REQUESTS); ask again")
@@ -158,7 +159,7 @@ class _Visit:
         scope, seconds = self._scope, time.monotonic() - self._begun
         took = seconds * 1000
         who = self.caller.name if self.caller and self.caller.role != _NOBODY else "-"
-        level = logging.DEBUG if scope["path"] in OPEN and self.status < 400 else logging.INFO
+        level = logging.DEBUG if _is_open(scope["path"]) and self.status < 400 else logging.INFO
         line = one_line(f"{scope['method']} {scope['path']}", 200)
         log.log(level, "%s %s %s %d in %.0f ms", self.id, who, line, self.status, took)
         count_request(scope["path"], self.status, seconds)
@@ -168,6 +169,10 @@ def _is_arrival(scope: Scope, headers: Headers) -> bool:
     """Whether a person comes to a page by a link elsewhere, or back from the provider: in a window of its own."""
     how = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
     return how == ("navigate", "document") and _is_page(scope)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path in LOGIN or path.startswith(_OPEN_FILES)
 
 
 def _is_page(scope: Scope) -> bool:

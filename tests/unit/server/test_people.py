@@ -11,7 +11,7 @@ from browsers import FROM_ELSEWHERE, Site
 from fakes.openid import FakeProvider, new_key
 
 from torch_tasks.security.audit import records
-from torch_tasks.server.people.login import _local
+from torch_tasks.server.people.login import local
 from torch_tasks.server.tokens import TokenRole
 
 FOREIGN = new_key()
@@ -198,10 +198,10 @@ def test_with_a_login_only_the_servers_own_pages_change_something(site: Site) ->
 def test_pages_are_reached_by_links_elsewhere_and_nothing_else_is(site: Site) -> None:
     browser = site.browser()
     browser.log_in()
-    assert browser.get("/", FROM_ELSEWHERE).status_code == 200
+    assert browser.get("/me", FROM_ELSEWHERE).status_code == 200
     assert browser.get("/api/v1", FROM_ELSEWHERE).status_code == 400
-    assert browser.get("/", {**FROM_ELSEWHERE, "Sec-Fetch-Dest": "iframe"}).status_code == 400
-    assert browser.get("/", {**FROM_ELSEWHERE, "Sec-Fetch-Mode": "no-cors"}).status_code == 400
+    assert browser.get("/me", {**FROM_ELSEWHERE, "Sec-Fetch-Dest": "iframe"}).status_code == 400
+    assert browser.get("/me", {**FROM_ELSEWHERE, "Sec-Fetch-Mode": "no-cors"}).status_code == 400
 
 
 # ── pages ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -222,8 +222,8 @@ def test_the_pages_run_no_script_and_stand_in_no_frame(site: Site) -> None:
     ["//evil.example", "https://evil.example", "/\\evil.example", "evil", "", "/\t/evil.example", None, "javascript:x"],
 )
 def test_nobody_is_sent_elsewhere_after_a_login(path: str | None) -> None:
-    assert _local(path) == "/"
-    assert _local("/flower/tasks?state=a&b=//c") == "/flower/tasks?state=a&b=//c"
+    assert local(path) == "/"
+    assert local("/flower/tasks?state=a&b=//c") == "/flower/tasks?state=a&b=//c"
 
 
 BUTTONS = {

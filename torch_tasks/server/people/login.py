@@ -70,7 +70,7 @@ class LoginDoors:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route("/", self.own),
+            Route("/me", self.own),
             Route(STYLE_PATH, _style),
             Route("/login", self.show, methods=["GET"]),
             Route("/login", self._or_page(self.with_token), methods=["POST"]),
@@ -85,20 +85,20 @@ class LoginDoors:
         return own_page(who.name, who.role or str(who.kind), self._sessions.of(request.headers) is not None)
 
     async def show(self, request: Request) -> Response:
-        return self._page(_local(request.query_params.get("next")))
+        return self._page(local(request.query_params.get("next")))
 
     async def with_token(self, request: Request) -> Response:
         """A person shows a token once instead of with each request."""
         body = await read_body(request, _LONGEST_FORM, self._slow)
         fields = parse_qs(body.decode(errors="replace"))
         holder = TokenHolder(self._tokens, fields.get("token", [""])[0].strip())
-        return await self._begun(holder, "a token", _local(fields.get("next", ["/"])[0]))
+        return await self._begun(holder, "a token", local(fields.get("next", ["/"])[0]))
 
     async def to_provider(self, request: Request) -> Response:
         """Send the browser to the provider, and remember with what."""
         if self._provider is None:
             raise LoginRefused("this server has no provider to log in at (TORCH_OIDC_ISSUER); log in with a token")
-        then, host = _local(request.query_params.get("next")), request.headers["host"]
+        then, host = local(request.query_params.get("next")), request.headers["host"]
         if self._public and urlsplit(self._public).netloc.lower() != host.lower():
             return RedirectResponse(f"{self._public}/login", 303)  # a cookie would not come back with the person
         back_to = f"{self._public or f'{request.url.scheme}://{host}'}{CALLBACK}"
@@ -178,7 +178,7 @@ async def _style(_: Request) -> Response:
     return style()
 
 
-def _local(path: str | None) -> str:
+def local(path: str | None) -> str:
     """A page of this server; never an address elsewhere, however it is written."""
     if not path or not path.isprintable() or "\\" in path or not path.startswith("/") or path.startswith("//"):
         return "/"

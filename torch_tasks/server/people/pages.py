@@ -57,7 +57,7 @@ def own_page(name: str, role: str, by_cookie: bool) -> Response:
     return _page(
         "Torch",
         f"<dl><dt>You are</dt><dd>{escape(name)}</dd><dt>Role</dt><dd>{escape(role)}</dd></dl>"
-        f'<p><a href="/flower/">Flower</a>: workers and tasks</p>{leave}',
+        f'<p><a href="/">The console</a> · <a href="/flower/">Flower</a></p>{leave}',
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -105,6 +106,7 @@ class Sessions:
         self.is_encrypted = settings.server_certificate is not None or public.startswith("https:")
         self.cookie = f"__Host-torch-{own}" if self.is_encrypted else f"torch-{own}"
         self._seconds = settings.server_session_seconds
+        self._secret = secrets.token_bytes(32)
         self._kept: dict[str, tuple[float, Visitor]] = {}
 
     def begin(self, visitor: Visitor, response: Response) -> None:
@@ -128,6 +130,11 @@ class Sessions:
         value = cookie_in(headers, self.cookie)
         ends, visitor = self._kept.get(_key_of(value or ""), (0.0, None))
         return visitor if time.monotonic() < ends else None
+
+    def proof(self, headers: Headers) -> str:
+        """What a form of this login holds, and no other page can know; empty without a login."""
+        value = cookie_in(headers, self.cookie)
+        return hmac.new(self._secret, value.encode(errors="replace"), hashlib.sha256).hexdigest() if value else ""
 
 
 def set_cookie(response: Response, name: str, value: str, is_encrypted: bool, seconds: int, path: str = "/") -> None:

@@ -1,0 +1,68 @@
+"""What a person does on a page: each form asks for one operation, at ``/do/OPERATION``."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from torch_tasks.errors import InvalidRequest, RequestNotTaken
+from torch_tasks.operations.operation import Access, operation_named, request_of
+from torch_tasks.operations.performing import perform_here
+from torch_tasks.server.calls import lists_in
+
+PROOF, ONCE, THEN = "_proof", "_once", "_then"
+"""The fields of a form that are about the form: that this server made it, for this login; one press of its button;
+where the person goes from there."""
+
+
+@dataclass(frozen=True)
+class FilledForm:
+    """A form as its person sent it."""
+
+    operation: str
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    proof: str = ""
+    once: str | None = None
+    then: str = "/"
+
+    @classmethod
+    def read(cls, operation: str, body: bytes) -> FilledForm:
+        """From what the browser sends; a field that was left empty counts as not given."""
+        try:
+            pairs = parse_qsl(body.decode(), keep_blank_values=False, max_num_fields=1000)
+        except ValueError as error:
+            raise InvalidRequest(f"this form cannot be read: {error}") from None
+        fields: dict[str, list[str]] = {}
+        for name, value in pairs:
+            fields.setdefault(name, []).append(value.replace("\r\n", "\n"))
+        proof, once, then = (fields.pop(name, [""])[-1] for name in (PROOF, ONCE, THEN))
+        return cls(operation, fields, proof, once or None, then or "/")
+
+    def require_proof(self, expected: str) -> None:
+        """Raise :class:`RequestNotTaken` if no page of this login holds such a form."""
+        if not hmac.compare_digest(self.proof.encode(), expected.encode()):
+            raise RequestNotTaken("this form is not from a page of this login; load the page again", 403)
+
+    def perform(self) -> str:
+        """Ask for the operation, as the caller; what the person is told."""
+        operation = operation_named(self.operation)
+        if operation.access is not Access.WRITE:
+            raise RequestNotTaken(f"{operation.name} changes nothing: a form has no use for it", 405)
+        lists = lists_in(operation)
+        given = {name: values if name in lists else _only(name, values) for name, values in self.fields.items()}
+        perform_here(operation, request_of(operation, given), self.once)
+        return f"{operation.name}: done"
+
+
+def _only(name: str, values: list[str]) -> str:
+    if len(values) > 1:
+        raise InvalidRequest(f"this form cannot be read: {name[:60]!r} is given {len(values)} times")
+    return values[0]
+
+
+def wants_no_page(request: Request) -> bool:
+    """Whether a script of the console asks, which shows the outcome on the page that is open."""
+    return request.headers.get("x-torch-console") == "script"

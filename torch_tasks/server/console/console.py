@@ -1,0 +1,119 @@
+"""The console's paths: its pages, what its forms ask for, and its own files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from torch_tasks.caller import caller
+from torch_tasks.errors import TorchError, UnknownOperation
+from torch_tasks.server.bodies import read_body
+from torch_tasks.server.calls import Calls
+from torch_tasks.server.console.acting import FilledForm, wants_no_page
+from torch_tasks.server.console.page import ConsolePage, Visit
+from torch_tasks.server.console.pages import PAGES
+from torch_tasks.server.console.rendering import Templates
+from torch_tasks.server.console.shared import SharedReplies
+from torch_tasks.server.people.login import local
+from torch_tasks.server.people.sessions import Sessions
+from torch_tasks.server.problems import problem, status_of
+from torch_tasks.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STATIC = "/static/"
+"""The console's own style, scripts and pictures, which say nothing of the fleet."""
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "manifest-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-store",
+}
+_MEDIA = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "png": "image/png"}
+_LONGEST_FORM = 1 << 20
+
+
+class Console:
+    """Answers a browser in which somebody has logged in."""
+
+    def __init__(self, settings: Settings, calls: Calls, sessions: Sessions) -> None:
+        self._calls, self._sessions = calls, sessions
+        self._slow = settings.server_slow_seconds
+        self._templates, self._shared = Templates(), SharedReplies()
+        self._files = _own_files()
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            *(Route(page.path, self._shown(page), name=page.name) for page in PAGES),
+            Route("/do/{operation}", self.act, methods=["POST"]),
+            Route(f"{STATIC}{{name}}", self.file),
+        ]
+
+    def _shown(self, page: ConsolePage) -> Callable[[Request], Awaitable[Response]]:
+        async def show(request: Request) -> Response:
+            visit = Visit(self._shared, request.path_params, request.query_params)
+            try:
+                values, status = await self._calls.in_thread(lambda: page.gather(visit)), 200
+            except TorchError as error:
+                return self._page(request, visit, page, "trouble", {"trouble": str(error)}, status_of(error))
+            return self._page(request, visit, page, page.name, values, status)
+
+        return show
+
+    async def act(self, request: Request) -> Response:
+        """Do what a form asks for; then back to where its person was, or the reason why it was not done."""
+        is_script = wants_no_page(request)
+        try:
+            body = await read_body(request, _LONGEST_FORM, self._slow)
+            form = FilledForm.read(request.path_params["operation"], body)
+            form.require_proof(self._sessions.proof(request.headers))
+            said = await self._calls.in_thread(form.perform)
+        except TorchError as error:
+            if is_script:
+                return problem(error)
+            return self._page(request, Visit(self._shared), None, "trouble", {"trouble": str(error)}, status_of(error))
+        return JSONResponse({"said": said}) if is_script else RedirectResponse(local(form.then), 303)
+
+    async def file(self, request: Request) -> Response:
+        """A file of the console."""
+        name = request.path_params["name"]
+        if name not in self._files:
+            return problem(UnknownOperation(f"the console has no file {name[:60]!r}"))
+        media = _MEDIA[name.rpartition(".")[2]]
+        return Response(self._files[name], media_type=media, headers={"Cache-Control": "no-cache"})
+
+    def _page(
+        self,
+        request: Request,
+        visit: Visit,
+        page: ConsolePage | None,
+        template: str,
+        values: Mapping[str, Any],
+        status: int,
+    ) -> Response:
+        who = caller()
+        frame = {
+            "layout": "content.html" if wants_no_page(request) else "whole.html",
+            "page": page,
+            "menu": [one for one in PAGES if one.in_menu and visit.has(one.right)],
+            "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+            "who": {"name": who.name, "role": who.role or str(who.kind)},
+            "proof": self._sessions.proof(request.headers),
+            "may": visit.may,
+        }
+        return HTMLResponse(self._templates.render(template, {**frame, **values}), status, _HEADERS)
+
+
+def _own_files() -> dict[str, bytes]:
+    folder = files("torch_tasks.server.console") / "static"
+    return {one.name: one.read_bytes() for one in folder.iterdir() if one.name.rpartition(".")[2] in _MEDIA}

@@ -1,0 +1,60 @@
+"""Pages as HTML: the templates, and how they write times, texts and forms."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from torch_tasks.model.durations import describe_duration
+from torch_tasks.model.fields import now
+from torch_tasks.visible_text import one_line, visible
+
+NOTHING = "\N{EN DASH}"
+"""Stands where there is no value."""
+
+
+class Templates:
+    """The templates of the console. What they write is escaped, and nothing in it hides or steers what is read."""
+
+    def __init__(self) -> None:
+        self._environment = Environment(
+            loader=PackageLoader("torch_tasks.server.console"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=_shown,
+        )
+        self._environment.filters.update(when=when, ago=ago, seconds=describe_duration, line=one_line)
+        self._environment.globals.update(once=lambda: secrets.token_urlsafe(16))
+
+    def render(self, name: str, values: Mapping[str, Any]) -> str:
+        return self._environment.get_template(f"{name}.html").render(values)
+
+
+def when(moment: datetime | None) -> Markup | str:
+    """A moment, which the browser shows in its own time."""
+    if moment is None:
+        return NOTHING
+    return Markup('<time datetime="{}" data-local>{} UTC</time>').format(
+        moment.isoformat(), f"{moment:%Y-%m-%d %H:%M:%S}"
+    )
+
+
+def ago(moment: datetime | None) -> Markup | str:
+    """How long ago that was; the browser keeps counting."""
+    if moment is None:
+        return NOTHING
+    seconds = max(0.0, (now() - moment).total_seconds())
+    return Markup('<time datetime="{}" data-ago>{} ago</time>').format(moment.isoformat(), describe_duration(seconds))
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, Markup):
+        return value
+    return NOTHING if value is None else visible(str(value)) if isinstance(value, str) else value

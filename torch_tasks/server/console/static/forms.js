@@ -1,0 +1,43 @@
+// Sends the forms that ask for something to be done, and says what came of it where the person is.
+
+const SHOWN_MS = 6000;
+
+/** Take over every form with `data-act`, those that come later, too. */
+export function sendForms() {
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!form.matches("form[data-act]")) return;
+    event.preventDefault();
+    send(form, event.submitter);
+  });
+}
+
+async function send(form, button) {
+  const body = new URLSearchParams(new FormData(form, button));
+  if (button) button.disabled = true;
+  try {
+    const headers = { "X-Torch-Console": "script" };
+    const reply = await fetch(form.action, { method: "POST", body, headers });
+    const told = await reply.json();
+    say(reply.ok ? told.said : told.detail, !reply.ok);
+    if (reply.ok) {
+      form.closest("details.sure")?.removeAttribute("open");
+      if (form.dataset.act === "reset") form.reset();
+      if (told.then) location.assign(told.then);
+    }
+  } catch {
+    say("The server did not answer. Whether it was done is not known: look before you try again.", true);
+  } finally {
+    if (button) button.disabled = false;
+    document.dispatchEvent(new CustomEvent("torch-done"));
+  }
+}
+
+/** Tell the person something for a few seconds; screen readers read it out. */
+export function say(text, isBad = false) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  if (isBad) line.className = "bad";
+  document.getElementById("said").append(line);
+  setTimeout(() => line.remove(), isBad ? 4 * SHOWN_MS : SHOWN_MS);
+}

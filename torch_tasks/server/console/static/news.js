@@ -1,0 +1,66 @@
+// Follows the fleet's events, and has an open page ask for its content again when there is news for it.
+
+import { morph } from "./morph.js";
+import { showTimes } from "./times.js";
+
+const SOONEST_MS = 1000;
+const SETTLE_MS = 300; // longer than the server shares a reply among its viewers
+const QUIET_MS = 15000;
+let asked = 0; // when the content was last asked for
+let happened = 0; // when something last happened
+let timer = null;
+let asking = false;
+
+/** Keep the content as new as the fleet's events; it names their kinds in `data-news`. */
+export function follow(content) {
+  const kinds = content.dataset.news;
+  if (!kinds) return;
+  const events = new EventSource(`/api/v1/events?kinds=${encodeURIComponent(kinds)}`);
+  for (const name of ["task", "agent", "question", "broker", "missed"]) {
+    events.addEventListener(name, () => soon(content));
+  }
+  events.addEventListener("begin", () => say(""));
+  events.onerror = () => say("The server does not answer; what you see is how things were. Trying again…");
+  setInterval(() => soon(content), QUIET_MS); // what changes without an event
+  document.addEventListener("visibilitychange", () => document.hidden || soon(content));
+  document.addEventListener("torch-done", () => soon(content, 0));
+}
+
+function soon(content, least = SOONEST_MS) {
+  happened = Date.now();
+  plan(content, least);
+}
+
+function plan(content, least = SOONEST_MS) {
+  if (timer !== null || asking || document.hidden) return;
+  const wait = Math.max(asked + least, happened + SETTLE_MS) - Date.now();
+  timer = setTimeout(() => {
+    timer = null;
+    refresh(content);
+  }, Math.max(0, wait));
+}
+
+async function refresh(content) {
+  asking = true;
+  asked = Date.now();
+  try {
+    const reply = await fetch(location.href, { headers: { "X-Torch-Console": "script" } });
+    if (reply.redirected || reply.status === 401) return location.reload(); // the login is over
+    const fresh = document.createElement("template");
+    fresh.innerHTML = await reply.text();
+    showTimes(fresh.content);
+    morph(content, fresh.content);
+    document.dispatchEvent(new CustomEvent("torch-shown"));
+  } catch {
+    // the stream of events says that the server is away, and when it is back
+  } finally {
+    asking = false;
+  }
+  if (happened > asked - SETTLE_MS) plan(content); // what was shown may be from before
+}
+
+function say(text) {
+  const place = document.getElementById("connection");
+  place.textContent = text;
+  place.hidden = !text;
+}
