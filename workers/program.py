@@ -21,10 +21,10 @@ from torch_tasks.model.fields import readable
 from torch_tasks.settings import settings
 from torch_tasks.started_by_name import AGENT_POOL
 from torch_tasks.system.files import ring_all
+from torch_tasks.system.loading import loading
 from torch_tasks.system.loops import in_background
 from torch_tasks.workers.host.agent_worker import host_agent
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
-from torch_tasks.workers.node.node_worker import host_node
 
 
 class Program(Worker):
@@ -63,6 +63,9 @@ class Program(Worker):
         return {"queues": [keys.agent_queue(spec.id)], "pool_cls": AGENT_POOL, "concurrency": 1}
 
     def _node_worker(self, kept_agents: tuple[str, ...]) -> dict[str, Any]:
+        with loading():  # 80 ms, which no agent worker needs
+            from torch_tasks.workers.node.node_worker import host_node
+
         host_node(AgentSpec.parse_all(kept_agents) or settings().agents)
         self.holds = HoldsWatcher(fleet(), app.leases.intake)
         self.holds.begin(on_change=lambda: ring_all(settings().state_dir), unfinished=lambda: False)

@@ -21,6 +21,7 @@ from torch_tasks.link import NO_SERVER, SERVER_VARIABLE, server_chosen
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.started_by_name import CERTIFY, NODE_COMMANDS, load
 from torch_tasks.state_folder import TMUX, StateFolder
+from torch_tasks.system.loading import loading
 from torch_tasks.system.terminal import visible_output
 
 COMPLETE = "_TORCH_TASKS_COMPLETE"
@@ -214,7 +215,8 @@ class _Commands(VisibleCommand, click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _PLACES:
             return None
-        command: click.Command = load(_PLACES[cmd_name])
+        with loading():
+            command: click.Command = load(_PLACES[cmd_name])
         return command
 
     def resolve_command(

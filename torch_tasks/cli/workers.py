@@ -9,6 +9,8 @@ from celery.bin.worker import worker as celery_worker
 from torch_tasks.app import app
 from torch_tasks.machine.broker_logins import hand_down_login
 from torch_tasks.settings import settings
+from torch_tasks.started_by_name import WORKER, load
+from torch_tasks.system.loading import loading
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -23,6 +25,8 @@ def worker(options: tuple[str, ...]) -> None:
 def become_celery(options: tuple[str, ...]) -> None:
     """Run Celery's worker in this process, with its options and those that Torch adds."""
     hand_down_login(settings())
+    with loading():
+        load(WORKER)
     # Celery's own command line would also load what is plugged into it, Flower first of all: 15 MB for each agent.
     celery_worker.params.extend(app.user_options["worker"])
     level = () if {"-l", "--loglevel"} & set(options) else ("--loglevel", "INFO")

@@ -9,8 +9,6 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from cryptography import x509
-
 from torch_tasks.caller import CallerKind
 from torch_tasks.communication.messenger import outbox_of
 from torch_tasks.errors import TorchError
@@ -86,6 +84,8 @@ class _Machine:
 
 def _end_of(file: Path) -> float | None:
     """When the first certificate in the file ends; None if none can be read there."""
+    from cryptography import x509  # 30 ms, which only a machine with a certificate needs
+
     with suppress(OSError, ValueError):
         return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.timestamp()
     return None

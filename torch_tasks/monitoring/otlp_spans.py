@@ -11,8 +11,6 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
-import httpx2
-
 from torch_tasks.errors import CollectorAway
 from torch_tasks.model import telemetry_names as names
 from torch_tasks.model.task import TaskRecord
@@ -32,6 +30,9 @@ class SpanCollector:
 
     def __init__(self, endpoint: str, headers: dict[str, str]) -> None:
         self._endpoint = endpoint.rstrip("/")
+        import httpx2  # 50 ms, which only a node with a collector needs
+
+        self._errors = httpx2.HTTPError
         self._client = httpx2.Client(timeout=_SECONDS, headers=headers)
 
     def send(self, message: dict[str, Any]) -> None:
@@ -39,7 +40,7 @@ class SpanCollector:
         try:
             reply = self._client.post(f"{self._endpoint}/v1/traces", json=message)
             why = "" if reply.is_success else f"it answered {reply.status_code} {reply.reason_phrase}"
-        except httpx2.HTTPError as error:
+        except self._errors as error:
             why = str(error) or type(error).__name__
         if why:
             raise CollectorAway(

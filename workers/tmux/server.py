@@ -10,12 +10,11 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import libtmux
 import psutil
-from libtmux.common import tmux_cmd
 
 from torch_tasks.errors import AgentUnavailable, TmuxMissing
 from torch_tasks.model.limits import Limits
@@ -50,33 +49,30 @@ _BY_PROCESS = frozenset(
 _READS = ("display-message", "capture-pane", "list-", "show-")
 
 
-class TmuxAnswer(tmux_cmd):
+@dataclass(frozen=True)
+class TmuxAnswer:
     """tmux's answer to a command, in the form that libtmux expects."""
 
-    def __init__(self, cmd: Sequence[str], stdout: list[str], stderr: list[str], returncode: int) -> None:
-        self.cmd = list(cmd)
-        self.stdout = stdout
-        self.stderr = stderr
-        self.returncode = returncode
+    cmd: Sequence[str]
+    stdout: list[str]
+    stderr: list[str]
+    returncode: int
 
     @property
     def ok(self) -> bool:
         return self.returncode == 0
 
 
-class AgentServer(libtmux.Server):
+class AgentServer:
     """The tmux server behind one socket. Its control client connects when first needed, and again after it ended."""
 
     def __init__(self, socket: Path, *, on_notice: Callable[[str], None] | None = None) -> None:
-        super().__init__(socket_path=require_short(socket), config_file=str(CONFIG))
-        self.socket = socket
+        self.socket = require_short(socket)
         self._on_notice = on_notice
         self._client: ControlClient | None = None
         self._connecting = threading.Lock()
 
-    def cmd(  # type: ignore[override]  # libtmux's own Server.cmd has this signature, its mixin a wider one
-        self, cmd: str, *args: Any, target: str | int | None = None, until: Collection[str] = ()
-    ) -> TmuxAnswer:
+    def cmd(self, cmd: str, *args: Any, target: str | int | None = None, until: Collection[str] = ()) -> TmuxAnswer:
         """Run a tmux command; the answer also holds tmux's refusal. For ``until`` see :meth:`ControlClient.run`.
 
         A command that tmux may have run already is repeated only if it changes nothing, else :class:`ControlLost`.

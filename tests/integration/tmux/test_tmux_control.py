@@ -19,6 +19,7 @@ from waiting import until
 
 from torch_tasks.errors import AgentUnavailable, StateFolderUnusable, TmuxMissing
 from torch_tasks.workers.tmux.control import ControlClient, ControlLost
+from torch_tasks.workers.tmux.objects import ServerObjects
 from torch_tasks.workers.tmux.pane import AgentPane, alive
 from torch_tasks.workers.tmux.server import CONFIG, AgentServer, require_tmux
 
@@ -80,7 +81,7 @@ def test_threads_get_their_own_answers(start: Callable[..., AgentPane]) -> None:
 
 def test_libtmux_objects_work_over_the_control_client(start: Callable[..., AgentPane]) -> None:
     pane = start("cat")
-    [session] = pane.server.sessions
+    [session] = ServerObjects(pane.server).sessions
     assert session.name == "developer-1"
     found = session.active_pane
     assert found is not None
@@ -133,7 +134,7 @@ def test_without_a_server_there_is_no_client(folder: Path) -> None:
     with pytest.raises(ControlLost) as lost:
         ControlClient(folder / "s")
     assert not lost.value.sent
-    assert not AgentServer(folder / "s").is_alive()
+    assert not AgentServer(folder / "s").cmd("has-session").ok
     assert AgentPane.adopt(folder / "s", "%0") is None
 
 

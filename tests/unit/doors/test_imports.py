@@ -89,6 +89,20 @@ def test_what_an_agent_calls_from_its_pane_loads_neither_celery_nor_pydantic(sta
     assert said[-1:] == [""], said
 
 
+@pytest.mark.parametrize(
+    ("module", "unneeded"),
+    [
+        # an agent worker: one starts for each agent
+        ("torch_tasks.workers.program", {"libtmux", "httpx2", "prometheus_client"}),
+        ("torch_tasks.workers.node.node_worker", {"libtmux", "httpx2"}),
+    ],
+)
+def test_a_worker_loads_no_library_that_only_others_need(module: str, unneeded: set[str]) -> None:
+    program = f"import sys, {module}; print(*{unneeded!r} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.split() == []
+
+
 def test_the_version_alone_imports_nothing_heavy() -> None:
     argv = [sys.executable, "-X", "importtime", "-m", "torch_tasks.cli", "--version"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30)
