@@ -25,7 +25,7 @@ scrapes count nothing twice.
   Prometheus sends it with `authorization: {credentials_file: …}`.
 - Counts go on where they were when a process is started again: each agent's lie in its folder (`tally.json`), those of
   the node worker and of beat in `tallies/`. An agent with nothing to do writes nothing. Labels hold roles, kinds,
-  states, accounts and agents, never a task.
+  states, accounts, agents and models without a price, never a task.
 - Roles that tasks ask for and no agent has are shown as `other`.
 
 ## Is it well?

@@ -150,6 +150,11 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 "sum by (account, direction) (rate(torch_tokens_total[$__rate_interval]))",
                 "{{account}} {{direction}}",
             ),
+            lines(
+                "Tokens of models without a price",
+                "sum by (model) (rate(torch_tokens_without_price_total[$__rate_interval]))",
+                "{{model}}",
+            ),
             lines("Cost by role", "sum by (role) (increase(torch_cost_usd_total[1h]))", "{{role}}", "currencyUSD"),
             lines(
                 "Used of each budget", "torch_budget_used / torch_budget_limit", "{{account}} {{budget}}", "percentunit"

@@ -81,6 +81,11 @@ def sections(found: FleetReport) -> list[ReportTable]:
         ReportTable("Use by account", ("account", *spent), list(map(_spent, found.accounts))),
         ReportTable("Use by role", ("role", *spent), list(map(_spent, found.spending_roles))),
         ReportTable("Use by agent", ("agent", *spent), list(map(_spent, found.spending_agents))),
+        ReportTable(
+            "Models without a price: not in the cost until prices.toml has one",
+            ("model", "tokens"),
+            [(one.name, f"{one.tokens:,}") for one in found.unpriced],
+        ),
     ]
     return [section for section in all_sections if section.rows]
 
@@ -88,7 +93,9 @@ def sections(found: FleetReport) -> list[ReportTable]:
 def headline(found: FleetReport) -> str:
     ended = f"{found.succeeded:,} tasks succeeded, {found.failed:,} failed, {found.cancelled:,} were cancelled"
     share = f" ({found.completion:.1%} completed)" if found.completion is not None else ""
-    return f"{ended}{share} · {found.tokens:,} tokens · ${found.cost_usd:,.2f}"
+    unpriced = sum(one.tokens for one in found.unpriced)
+    beside = f" and {unpriced:,} tokens without a price" if unpriced else ""
+    return f"{ended}{share} · {found.tokens:,} tokens · ${found.cost_usd:,.2f}{beside}"
 
 
 def _title(found: FleetReport) -> str:

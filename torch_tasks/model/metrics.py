@@ -101,6 +101,7 @@ DESK_REQUESTS = _count(
 ACCOUNT_CALLS = _count("torch_account_calls", "Prompts given to models, as budgets count them.", "account", "role")
 ACCOUNT_LIMITS = _count("torch_account_limits", "How often an agent ran into its account's usage limit.", "account")
 TOKENS = _count("torch_tokens", "Tokens that tasks used: `input`, `cached`, `output`.", "account", "role", "direction")
+UNPRICED = _count("torch_tokens_without_price", "Of these, what no cost is known of, by model.", "model")
 COST = _count("torch_cost_usd", "What tasks cost: as the program says, else by prices.toml.", "account", "role")
 
 # ── time, counted by beat and by the node workers ────────────────────────────────────────────────────────────────────

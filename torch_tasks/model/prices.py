@@ -60,6 +60,12 @@ class Prices:
         costs = [price.of(tokens) for price, tokens in priced if price]
         return sum(costs) if len(costs) == len(priced) else None
 
+    def unpriced(self, usage: Usage) -> dict[str, TokenCounts]:
+        """What no cost is known of, by model; a program that names none is nameless here, too."""
+        if usage.cost_usd is not None:
+            return {}
+        return {model: tokens for model, tokens in (usage.models or {"": usage}).items() if not self.price(model)}
+
     def at_most(self, usage: Usage) -> float:
         """What it cost, and not less: a model without a price counts as the dearest that has one."""
         cost = self.cost(usage)

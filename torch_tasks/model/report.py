@@ -123,6 +123,8 @@ class FleetReport(Model):
     accounts: tuple[Spent, ...]
     spending_roles: tuple[Spent, ...]
     spending_agents: tuple[Spent, ...]
+    unpriced: tuple[Spent, ...]
+    """The models without a price: their tokens are not in the cost."""
     trends: tuple[Trend, ...]
     rooms: tuple[Headroom, ...]
     """What is full first, first."""
@@ -162,6 +164,7 @@ def report_of(found: Iterable[NodeDay], since: date, until: date) -> FleetReport
         accounts=sums.spent(lambda one: one.labels["account"]),
         spending_roles=sums.spent(lambda one: one.labels["role"]),
         spending_agents=sums.spent(lambda one: one.agent),
+        unpriced=sums.unpriced(),
         trends=tuple(Trend(name=name, now=read(sums), before=read(before)) for name, read in _TRENDS.items()),
         rooms=_rooms(these),
         days=tuple(_day_line(one, [day for day in these if day.day == one]) for one in dates),
@@ -211,6 +214,15 @@ class _Sums:
 
     def p95(self, metric: Metric) -> float | None:
         return _spread("", metric, self.numbers(metric)).p95
+
+    def unpriced(self) -> tuple[Spent, ...]:
+        """The models without a price; the one with the most tokens first."""
+        tokens = defaultdict[str, float](float)
+        for one in self._counted:
+            if one.metric == metrics.UNPRICED.name:
+                tokens[one.labels["model"]] += one.numbers[0]
+        found = [Spent(name=name, tokens=int(count), cost_usd=0.0) for name, count in tokens.items()]
+        return tuple(sorted(found, key=lambda one: (-one.tokens, one.name)))
 
     def spent(self, by: Callable[[Counted], str]) -> tuple[Spent, ...]:
         """Tokens and cost, by what is told of a count; the most first."""

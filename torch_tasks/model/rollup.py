@@ -16,7 +16,8 @@ REPORTED = frozenset(
     for metric in (
         *(metrics.TASKS_ENDED, metrics.TASKS_REDELIVERED, metrics.TASKS_TAKEN_OVER, metrics.TASKS_RETRIED),
         *(metrics.TASK_QUEUE_SECONDS, metrics.TASK_RUN_SECONDS, metrics.TASK_TOTAL_SECONDS, metrics.MESSAGE_SECONDS),
-        *(metrics.MESSAGES_SETTLED, metrics.ACCOUNT_CALLS, metrics.TOKENS, metrics.COST, metrics.WORKER_BACK_SECONDS),
+        *(metrics.WORKER_BACK_SECONDS,),
+        *(metrics.MESSAGES_SETTLED, metrics.ACCOUNT_CALLS, metrics.TOKENS, metrics.COST, metrics.UNPRICED),
     )
 )
 """The metrics whose counts of a day are kept."""

@@ -25,6 +25,7 @@ from torch_tasks.store.accounts import BudgetShare
 from torch_tasks.system.files import exclusive, write_private
 from torch_tasks.system.tally import tally
 from torch_tasks.transport.claiming import IntakePause
+from torch_tasks.visible_text import visible
 from torch_tasks.workers.programs.kind import AgentKind
 from torch_tasks.workers.programs.prices import prices
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 #: The shortest pause, in seconds; a shorter one would be over before it is checked.
 _SHORTEST = 1.0
 _CALL = Charge(calls=1)
+_MOST_MODELS, _LONGEST_MODEL = 20, 60
+"""How many models without a price are told apart, and how much of their names is shown."""
 
 
 class _Note(BaseModel):
@@ -103,6 +106,7 @@ class AccountQuota:
         self._intake = intake
         self._account = fleet.account(kind.account) if kind.account else None
         self._spending = Spending(kind.account, fleet) if kind.account else None
+        self._unpriced: set[str] = set()
         self._limits_money = bool(kind.account and fleet.budgets.of(kind.account).usd_per_day)
 
     def require(self) -> None:
@@ -176,3 +180,13 @@ class AccountQuota:
                 tally().count(metrics.TOKENS, tokens, account=account, role=role, direction=direction)
             if usage.cost_usd:
                 tally().count(metrics.COST, usage.cost_usd, account=account, role=role)
+            for model, of_model in prices().unpriced(usage).items():
+                read_and_written = of_model.input_tokens + of_model.cached_tokens + of_model.output_tokens
+                tally().count(metrics.UNPRICED, read_and_written, model=self._shown_model(model))
+
+    def _shown_model(self, model: str) -> str:
+        """A model's name as a label: programs may name any number of them, and write what they like."""
+        name = visible(model)[:_LONGEST_MODEL] or "no name"
+        if len(self._unpriced) < _MOST_MODELS:
+            self._unpriced.add(name)
+        return name if name in self._unpriced else "others"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,7 +15,7 @@ from torch_tasks.model.budget import Charge, amount_in_words, micro_usd
 from torch_tasks.model.prices import Price, Prices
 from torch_tasks.model.usage import TokenCounts, Usage
 from torch_tasks.workers.configuration import configuration_faults
-from torch_tasks.workers.host.quota import used_by
+from torch_tasks.workers.host.quota import AccountQuota, used_by
 from torch_tasks.workers.programs.prices import prices
 
 MILLION = TokenCounts(
@@ -53,6 +55,30 @@ def test_tokens_cost_what_the_price_says(price: Price, dollars: float) -> None:
 def test_a_model_has_the_price_that_fits(model: str, price: Price | None) -> None:
     assert KNOWN.price(model) is price
     assert Prices(({"a*": CHEAP, "a-b*": DEAR},)).price("a-b-c") is DEAR
+
+
+@pytest.mark.parametrize(
+    ("usage", "models"),
+    [
+        (Usage.of("cheap-1", MILLION), []),
+        (Usage.of("unknown", MILLION, 0.25), []),
+        (Usage.total([Usage.of("cheap-1", MILLION), Usage.of("unknown", MILLION)]), ["unknown"]),
+        (Usage.of(None, MILLION), [""]),
+    ],
+    ids=["it has a price", "the program says what it cost", "one of two", "nobody says which"],
+)
+def test_models_without_a_price_are_named(usage: Usage, models: list[str]) -> None:
+    assert list(KNOWN.unpriced(usage)) == models
+
+
+def test_only_so_many_models_without_a_price_are_told_apart() -> None:
+    quota = AccountQuota(cast("Any", SimpleNamespace(account=None)), cast("Any", None), cast("Any", None))
+    shown = [quota._shown_model(f"model-{number}\x1b[2J" + "x" * 100) for number in range(100)]
+    assert len(set(shown)) == 21
+    assert {*map(len, shown)} == {60, len("others")}
+    assert shown[0].startswith("model-0")
+    assert "\x1b" not in shown[0]
+    assert quota._shown_model("model-0\x1b[2J" + "x" * 100) == shown[0]
 
 
 def test_a_programs_word_counts_before_prices() -> None:

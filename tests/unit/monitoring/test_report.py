@@ -101,6 +101,15 @@ def test_cost_is_told_by_account_role_and_agent() -> None:
     assert [one.name for one in found.spending_agents] == ["dev-1", "qa-1"]
 
 
+def test_a_model_without_a_price_is_named() -> None:
+    rows = [(agent, metrics.UNPRICED, ("new-model",), [1500.0]) for agent in ("dev-1", "qa-1")]
+    found = report(day(0, counts=counts(*rows, ("qa-1", metrics.UNPRICED, ("other-model",), [7.0]))))
+    assert [(one.name, one.tokens) for one in found.unpriced] == [("new-model", 3000), ("other-model", 7)]
+    assert "and 3,007 tokens without a price" in page(found)
+    told = report(day(0, itself=Stretch(declared=1, up=1), counts=counts(*rows)))
+    assert "<td>new-model</td><td>3,000</td>" in page(told)
+
+
 def test_faults_have_their_times() -> None:
     found = report(day(0, recoveries={"agent": [2.0, 4.0, 12.0]}), day(1, "node-b", recoveries={"agent": [6.0]}))
     assert [tuple(one.model_dump().values()) for one in found.recoveries] == [("agent", 4, 5.0, 12.0)]

@@ -145,7 +145,7 @@ def test_a_metric_is_named_as_prometheus_wants_and_never_by_task(metric: metrics
     assert metric.meaning.endswith(".")
     assert set(metric.labels) <= {
         *("role", "kind", "end", "failure", "state", "what", "outcome", "account", "direction", "status", "budget"),
-        *("node", "version", "agent", "certificate"),
+        *("node", "version", "agent", "certificate", "model"),
     }
     assert bool(metric.bounds) is (metric.type is MetricType.HISTOGRAM)
     assert list(metric.bounds) == sorted(metric.bounds)
