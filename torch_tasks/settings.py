@@ -73,7 +73,7 @@ class Settings(BoxSettings, TelemetrySettings, ServerSettings):
         json_schema_extra={"default": "`keys` in the state folder"},
     )
     signing: Signing = Field(
-        "off",
+        "enforce",
         description="What is done about work that was not signed by this fleet, or that was changed since. `enforce`: "
         "it is refused. `warn`: it is done and logged. `off`: nothing is signed and nothing is looked at.",
     )
