@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from math import floor, log10
 from typing import NamedTuple
 
 import click
@@ -13,7 +14,7 @@ from torch_tasks.cli.output import as_json, as_table
 from torch_tasks.cli.tables import Column
 from torch_tasks.link import perform
 from torch_tasks.model.durations import describe_duration
-from torch_tasks.model.report import DayLine, FleetReport, Presence, Spent
+from torch_tasks.model.report import DayLine, FleetReport, Presence, Spent, Unit
 from torch_tasks.operations import fleet as operations
 
 
@@ -38,6 +39,11 @@ def report(since: float, markdown: bool, html: bool, json_wanted: bool) -> None:
         print_report(found)
 
 
+_ROUGH_SHARE = 0.1
+_GOAL_WORDS = {Unit.SHARE: "at least ", Unit.SECONDS: "at most "}
+_MET = {True: "met", False: "not met", None: "-"}
+
+
 class ReportTable(NamedTuple):
     """A table of the report, in words."""
 
@@ -53,7 +59,7 @@ def sections(found: FleetReport) -> list[ReportTable]:
     rooms = [
         (
             room.name,
-            f"{room.share:.0%}",
+            f"{room.share:.0%}" if room.share >= _ROUGH_SHARE or not room.used else f"{room.share:.2%}",
             _signed(room.growth_a_day and room.growth_a_day / room.limit),
             _known(room.days_left, lambda days: f"{days:,.0f} days"),
             _known(room.agents_left, lambda agents: f"{agents:,}"),
@@ -65,8 +71,18 @@ def sections(found: FleetReport) -> list[ReportTable]:
         (one.fault, str(one.count), _seconds(one.median_seconds), _seconds(one.longest_seconds))
         for one in found.recoveries
     ]
-    trends = [(one.name, _number(one.now), _number(one.before)) for one in found.trends]
+    trends = [(one.name, _in_unit(one.unit, one.now), _in_unit(one.unit, one.before)) for one in found.trends]
+    goals = [
+        (
+            one.name,
+            _in_unit(one.unit, one.value),
+            _GOAL_WORDS[one.unit] + _in_unit(one.unit, one.goal),
+            _MET[one.is_met],
+        )
+        for one in found.goals
+    ]
     all_sections = [
+        ReportTable("Against the goals", ("", "is", "should be", ""), goals),
         ReportTable("Compared with the time before", ("", "now", "before"), trends),
         ReportTable("What is full first", ("", "used", "growth a day", "full in", "room for more agents"), rooms),
         ReportTable(
@@ -135,7 +151,8 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 68rem
 h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.05rem; margin: 2rem 0 .4rem }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1.5rem }
 figure { margin: 1.2rem 0 0 } figcaption { font-weight: 600 } svg { width: 100%; height: auto }
-svg text { font-size: 11px; fill: #5b6875 } .grid { stroke: #dfe5ea } .good { fill: #2b7a62 } .bad { fill: #c4512d }
+svg text { font-size: 11px; fill: #5b6875 } svg .nothing { fill: #aab4bd; font-size: 9px }
+.grid { stroke: #dfe5ea } .good { fill: #2b7a62 } .bad { fill: #c4512d } .unmet { color: #b3441f; font-weight: 600 }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid #e6ebef }
 th:first-child, td:first-child { text-align: left } th { color: #5b6875; font-weight: 600 }
@@ -149,10 +166,11 @@ def page(found: FleetReport) -> str:
         _chart(title, found.days, good, bad, shown, most)
         for title, good, bad, shown, most in (
             ("Tasks that ended (failed ones in red)", lambda day: day.succeeded, lambda day: day.failed, _whole, 0.0),
-            ("Cost, USD", lambda day: day.cost_usd, _none, lambda value: f"{value:,.2f}", 0.0),
+            ("Cost, USD", lambda day: day.cost_usd, _none, _short, 0.0),
             ("Tokens", lambda day: day.tokens, _none, _whole, 0.0),
             ("Uptime of agents", lambda day: day.up or 0.0, _none, lambda value: f"{value:.0%}", 1.0),
             ("Agents busy", lambda day: day.busy or 0.0, _none, lambda value: f"{value:.0%}", 1.0),
+            ("Hours that agents waited for a person", lambda day: day.waiting_seconds / 3600, _none, _short, 0.0),
         )
     )
     body = f'<div class="charts">{charts}</div>{"".join(map(_html_table, sections(found)))}'
@@ -173,6 +191,16 @@ def _whole(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def _short(value: float) -> str:
+    return f"{value:,.2f}".rstrip("0").rstrip(".")
+
+
+def _round_top(value: float) -> float:
+    """The next number above that is easily read: 1, 2, 4, 6 or 10 times a power of ten."""
+    power = 10.0 ** floor(log10(value))
+    return next(step * power for step in (1, 2, 4, 6, 10) if value <= step * power * (1 + 1e-9))
+
+
 def _chart(
     title: str,
     days: Sequence[DayLine],
@@ -182,7 +210,8 @@ def _chart(
     most: float,
 ) -> str:
     """A bar for each day, what is bad on top of what is good; ``most`` is the end of the scale, 0: as the days need."""
-    top = most or max((good(day) + bad(day) for day in days), default=0.0) or 1.0
+    highest = max((good(day) + bad(day) for day in days), default=0.0)
+    top = most or (_round_top(highest) if highest else 1.0)
     step, height = (_WIDTH - _LEFT) / len(days), _HEIGHT - _FOOT - 10
     marks = "".join(
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -194,6 +223,10 @@ def _chart(
     for place, day in enumerate(days):
         x, y = _LEFT + place * step + step * 0.15, 10.0 + height
         words = escape(f"{day.day}: {shown(good(day))}" + (f", {shown(bad(day))} failed" if bad(day) else ""))
+        if day.up is None:
+            bars += (
+                f'<text x="{x + step * 0.35:.1f}" y="{y - 6:.1f}" class="nothing" text-anchor="middle">no record</text>'
+            )
         for style, value in (("good", good(day)), ("bad", bad(day))):
             tall = height * value / top
             y -= tall
@@ -216,11 +249,18 @@ def _chart(
 
 def _html_table(section: ReportTable) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in section.columns)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in section.rows)
+    rows = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in section.rows)
     return f"<h2>{escape(section.title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
+def _html_cell(cell: str) -> str:
+    return f"<td{' class=unmet' if cell == _MET[False] else ''}>{escape(cell)}</td>"
+
+
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+_FORMS = {Unit.COUNT: "{:,.0f}", Unit.SHARE: "{:.2%}", Unit.USD: "${:,.2f}"}
 
 
 def _known(value: float | None, shown: Callable[[float], str]) -> str:
@@ -228,15 +268,15 @@ def _known(value: float | None, shown: Callable[[float], str]) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    return _known(value, lambda seconds: f"{seconds * 1000:.0f} ms" if seconds < 1 else describe_duration(seconds))
+    return _known(value, lambda seconds: f"{seconds * 1000:.0f} ms" if 0 < seconds < 1 else describe_duration(seconds))
 
 
 def _signed(share: float | None) -> str:
     return _known(share, lambda value: f"{value:+.2%}")
 
 
-def _number(value: float | None) -> str:
-    return _known(value, lambda number: f"{number:,.0f}" if number == int(number) else f"{number:,.3f}")
+def _in_unit(unit: Unit, value: float | None) -> str:
+    return _seconds(value) if unit is Unit.SECONDS else _known(value, _FORMS[unit].format)
 
 
 def _presence(one: Presence) -> tuple[str, str, str, str, str]:

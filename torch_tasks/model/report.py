@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
+from enum import StrEnum
 from statistics import linear_regression, median
 from typing import Self
 
@@ -68,12 +69,33 @@ class Spent(Model):
     cost_usd: float
 
 
+class Unit(StrEnum):
+    """What a number of the report counts."""
+
+    COUNT = "count"
+    SHARE = "share"
+    SECONDS = "seconds"
+    USD = "USD"
+
+
 class Trend(Model):
     """A number of this time, and of as long a time before."""
 
     name: str
+    unit: Unit
     now: float | None
     before: float | None
+
+
+class Goal(Model):
+    """What a fleet should reach, and whether it did."""
+
+    name: str
+    unit: Unit
+    value: float | None
+    goal: float
+    is_met: bool | None
+    """None if there was nothing to measure."""
 
 
 class Headroom(Model):
@@ -100,7 +122,10 @@ class DayLine(Model):
     failed: int
     tokens: int
     cost_usd: float
+    waiting_seconds: float
+    """How long agents waited for a person."""
     up: float | None
+    """None if nobody was declared."""
     busy: float | None
 
 
@@ -125,6 +150,7 @@ class FleetReport(Model):
     spending_agents: tuple[Spent, ...]
     unpriced: tuple[Spent, ...]
     """The models without a price: their tokens are not in the cost."""
+    goals: tuple[Goal, ...]
     trends: tuple[Trend, ...]
     rooms: tuple[Headroom, ...]
     """What is full first, first."""
@@ -165,7 +191,10 @@ def report_of(found: Iterable[NodeDay], since: date, until: date) -> FleetReport
         spending_roles=sums.spent(lambda one: one.labels["role"]),
         spending_agents=sums.spent(lambda one: one.agent),
         unpriced=sums.unpriced(),
-        trends=tuple(Trend(name=name, now=read(sums), before=read(before)) for name, read in _TRENDS.items()),
+        goals=tuple(_goal(name, sums, these) for name in _GOALS),
+        trends=tuple(
+            Trend(name=name, unit=unit, now=read(sums), before=read(before)) for name, (unit, read) in _TRENDS.items()
+        ),
         rooms=_rooms(these),
         days=tuple(_day_line(one, [day for day in these if day.day == one]) for one in dates),
     )
@@ -236,17 +265,40 @@ class _Sums:
         return tuple(sorted(found, key=lambda one: (-one.cost_usd, -one.tokens, one.name)))
 
 
-_TRENDS: Mapping[str, Callable[[_Sums], float | None]] = {
-    "tasks that succeeded": lambda sums: sums.ended("succeeded"),
-    "completion": lambda sums: sums.completion,
-    "uptime of agents": lambda sums: _share(sums.stretch.up, sums.stretch.declared),
-    "agents busy": lambda sums: _share(sums.stretch.busy, sums.stretch.up),
-    "hours that agents waited for a person": lambda sums: sums.stretch.waiting / 3600,
-    "p95 of messages, seconds": lambda sums: sums.p95(metrics.MESSAGE_SECONDS),
-    "p95 until a task is taken, seconds": lambda sums: sums.p95(metrics.TASK_QUEUE_SECONDS),
-    "tokens": lambda sums: sums.tokens,
-    "cost, USD": lambda sums: sums.cost,
+_TRENDS: Mapping[str, tuple[Unit, Callable[[_Sums], float | None]]] = {
+    "tasks that succeeded": (Unit.COUNT, lambda sums: sums.ended("succeeded")),
+    "completion": (Unit.SHARE, lambda sums: sums.completion),
+    "uptime of agents": (Unit.SHARE, lambda sums: _share(sums.stretch.up, sums.stretch.declared)),
+    "agents busy": (Unit.SHARE, lambda sums: _share(sums.stretch.busy, sums.stretch.up)),
+    "agents waited for a person": (Unit.SECONDS, lambda sums: sums.stretch.waiting),
+    "message delivered, p95": (Unit.SECONDS, lambda sums: sums.p95(metrics.MESSAGE_SECONDS)),
+    "task taken, p95": (Unit.SECONDS, lambda sums: sums.p95(metrics.TASK_QUEUE_SECONDS)),
+    "tokens": (Unit.COUNT, lambda sums: sums.tokens),
+    "cost": (Unit.USD, lambda sums: sums.cost),
 }
+_GOALS: Mapping[str, tuple[Unit, float, Callable[[_Sums, Sequence[NodeDay]], float | None]]] = {
+    "uptime of agents": (Unit.SHARE, 0.995, lambda sums, _: _share(sums.stretch.up, sums.stretch.declared)),
+    "completion": (Unit.SHARE, 0.95, lambda sums, _: sums.completion),
+    "message delivered, median": (
+        Unit.SECONDS,
+        0.1,
+        lambda sums, _: _spread("", metrics.MESSAGE_SECONDS, sums.numbers(metrics.MESSAGE_SECONDS)).p50,
+    ),
+    "recovery, median": (Unit.SECONDS, 30.0, lambda _, days: _median_recovery(days)),
+}
+"""Of a share, what it should be at least; of seconds, at most."""
+
+
+def _goal(name: str, sums: _Sums, days: Sequence[NodeDay]) -> Goal:
+    unit, goal, read = _GOALS[name]
+    value = read(sums, days)
+    is_met = None if value is None else value >= goal if unit is Unit.SHARE else value <= goal
+    return Goal(name=name, unit=unit, value=value, goal=goal, is_met=is_met)
+
+
+def _median_recovery(days: Iterable[NodeDay]) -> float | None:
+    took = [seconds for day in days for times in day.recoveries.values() for seconds in times]
+    return median(took) if took else None
 
 
 def _share(part: float, whole: float) -> float | None:
@@ -300,6 +352,7 @@ def _day_line(day: date, found: Sequence[NodeDay]) -> DayLine:
         failed=sums.failed,
         tokens=sums.tokens,
         cost_usd=sums.cost,
+        waiting_seconds=stretch.waiting,
         up=_share(stretch.up, stretch.declared),
         busy=_share(stretch.busy, stretch.up),
     )

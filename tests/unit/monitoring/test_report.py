@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from torch_tasks.cli.report import as_markdown, page, print_report
+from torch_tasks.cli.report import _round_top, as_markdown, page, print_report
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentInfo, AgentStatus
@@ -68,6 +68,25 @@ def test_uptime_counts_declared_time_only() -> None:
     assert [(one.name, one.up, one.busy) for one in found.agents] == [("qa-1", 0.5, 0.5), ("qa-2", 1.0, 0.0)]
     assert [(one.name, one.up, one.waiting_seconds) for one in found.roles] == [("qa", 3500 / 4000, 30)]
     assert found.nodes[0].up == pytest.approx(0.99)
+
+
+def test_the_goals_are_met_or_not_or_nothing_was_measured() -> None:
+    nearly = AgentDay(role="qa", declared=1000, up=994)
+    found = report(
+        day(0, agents={"qa-1": nearly}, recoveries={"agent": [10.0, 29.0, 90.0]}, counts=counts(ended(1, "succeeded")))
+    )
+    goals = {goal.name: (goal.value, goal.is_met) for goal in found.goals}
+    assert goals == {
+        "uptime of agents": (0.994, False),
+        "completion": (1.0, True),
+        "message delivered, median": (None, None),
+        "recovery, median": (29.0, True),
+    }
+
+
+@pytest.mark.parametrize(("highest", "top"), [(113, 200), (0.66, 1), (400, 400), (401, 600), (7, 10), (0.05, 0.06)])
+def test_a_scale_ends_at_a_round_number(highest: float, top: float) -> None:
+    assert _round_top(highest) == pytest.approx(top)
 
 
 def test_times_are_read_from_the_buckets() -> None:
@@ -149,9 +168,11 @@ def test_the_report_is_shown_as_text_markdown_and_a_page_that_needs_nothing_else
     text = page(found)
     assert "&lt;dev&gt;" in text
     assert "<dev>" not in text
+    assert "no record" in text  # of the six days before
+    assert "<td>50.00%</td><td>at least 99.50%</td><td class=unmet>not met</td>" in text
     assert not re.search(r"https?://|<script|@import|url\(", text)
     charts = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text)]
-    assert len(charts) == 5
+    assert len(charts) == 6
     assert all(len(chart.findall("rect")) == 14 for chart in charts)
 
 
