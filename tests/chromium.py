@@ -38,6 +38,12 @@ class Window:
         self.page.on("console", self._note)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
+    def forgive(self, status: str) -> None:
+        """The browser says of what the server refused that it could not load it: the test has asked for that."""
+        said = f"the server responded with a status of {status}"
+        assert any(said in error for error in self.errors), self.errors
+        self.errors = [error for error in self.errors if said not in error]
+
     def _note(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(message.text)

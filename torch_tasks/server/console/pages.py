@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from torch_tasks.server.console import fleet, needs
+from torch_tasks.server.console import accounts, agenda, auditing, fleet, needs
 from torch_tasks.server.console.page import ConsolePage
 
 PAGES: tuple[ConsolePage, ...] = (
     needs.NEEDS,
     fleet.FLEET,
+    agenda.AGENDA,
+    agenda.CHECKIN,
+    accounts.ACCOUNTS,
+    auditing.AUDIT,
 )

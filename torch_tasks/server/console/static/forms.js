@@ -21,6 +21,7 @@ async function send(form, button) {
     const told = await reply.json();
     say(reply.ok ? told.said : told.detail, !reply.ok);
     if (reply.ok) {
+      form.elements._once.value = crypto.randomUUID?.() ?? `${Date.now()} ${Math.random()}`; // the next press is another one
       form.closest("details.sure")?.removeAttribute("open");
       if (form.dataset.act === "reset") form.reset();
       if (told.then) location.assign(told.then);
