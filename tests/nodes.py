@@ -28,6 +28,7 @@ from waiting import until
 from torch_tasks import Torch
 from torch_tasks.errors import AgentNotFound
 from torch_tasks.machine.broker import administrators_address, start_broker, stop_broker
+from torch_tasks.machine.commands import runnable
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.node import KeptAgent, NodeInfo
 from torch_tasks.settings import Settings
@@ -405,7 +406,7 @@ class Node(ShowsLogs):
     def _argv(
         self, agent_id: str, role: str, skills: Sequence[str] = (), kind: str = "shell", workdir: Path | None = None
     ) -> list[str]:
-        argv = [sys.executable, "-m", "celery", "-A", "torch_tasks", "worker", "--loglevel", "INFO"]
+        argv = runnable(("torch-tasks", "worker"))
         argv += ["--id", agent_id, "--role", role, "--kind", kind, "--workdir", str(workdir or self.work)]
         return argv + [word for skill in skills for word in ("--skill", skill)]
 
