@@ -25,6 +25,7 @@ from torch_tasks.store.need_times import NeedTimes
 from torch_tasks.store.nodes import NodeRegistry, Spawns
 from torch_tasks.store.notices import Notices
 from torch_tasks.store.rollups import FleetRollups
+from torch_tasks.store.task_index import TaskIndex
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport import Deliveries, Gate
 
@@ -42,6 +43,11 @@ class Fleet:
     @cached_property
     def records(self) -> TaskRecords:
         return TaskRecords(self.client, self.settings)
+
+    @cached_property
+    def task_index(self) -> TaskIndex:
+        """Of all tasks, what one chooses by."""
+        return TaskIndex(self.client)
 
     @cached_property
     def deliveries(self) -> Deliveries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 import click
@@ -14,7 +14,7 @@ from torch_tasks.cli.output import as_json, is_terminal, local, print_styled, te
 from torch_tasks.client import Torch
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import now
-from torch_tasks.model.trace import Span, SpanKind, Trace
+from torch_tasks.model.trace import Span, SpanKind, Trace, as_tree
 from torch_tasks.visible_text import one_line, visible
 
 _LONGEST_NOTE = 160
@@ -41,10 +41,11 @@ def trace(task_id: str, events: bool, json_wanted: bool) -> None:
 
 def lines(found: Trace, moment: datetime, width: int, *, with_events: bool = False) -> Iterator[Text]:
     """The timeline, for a terminal of this width; what goes on lasts until this moment."""
-    spans = _as_tree(found.spans)
+    tree = as_tree(found.spans)
+    spans = [span for _, span in tree]
     begin = min(span.begin for span in spans)
     end = max(max(span.end or moment for span in spans), begin)
-    names = {span.id: _indent(span, spans) + _name(span) for span in spans}
+    names = {span.id: "  " * depth + _name(span) for depth, span in tree}
     widest = max(map(len, names.values()))
     bar = min(max(width - widest - 12, _NARROWEST_BAR), _WIDEST_BAR)
     tasks = len({span.task_id for span in spans})
@@ -52,35 +53,12 @@ def lines(found: Trace, moment: datetime, width: int, *, with_events: bool = Fal
     whole = describe_duration((end - begin).total_seconds())
     yield Text(f"trace {found.trace_id}: {tasks} task{'s'[: tasks > 1]}{more}, {whole} from {local(begin)}")
     by_id: Mapping[str, Span] = {span.id: span for span in spans}
-    for span in spans:
+    for depth, span in tree:
         drawn = _bar(span, begin, end, moment, bar)
         seconds = _seconds(span, moment)
         yield Text.assemble(f"{names[span.id]:<{widest}} {seconds:>9}  ", (drawn, _COLOURS[span.kind]))
         for words in _said(span, by_id, with_events=with_events):
-            yield Text(f"{' ' * (len(_indent(span, spans)) + 4)}{words}", style="red" if span.failed else "dim")
-
-
-def _as_tree(spans: Sequence[Span]) -> list[Span]:
-    """Each span before those under it, those beside each other as they began."""
-    known = {span.id for span in spans}
-    under: dict[str | None, list[Span]] = {}
-    for span in sorted(spans, key=lambda one: one.begin):
-        under.setdefault(span.parent if span.parent in known else None, []).append(span)
-
-    def all_under(parent: str | None) -> Iterator[Span]:
-        for span in under.get(parent, ()):
-            yield span
-            yield from all_under(span.id)
-
-    return list(all_under(None))
-
-
-def _indent(span: Span, spans: Sequence[Span]) -> str:
-    above = {one.id: one.parent for one in spans}
-    depth, parent = 0, span.parent
-    while parent in above:
-        depth, parent = depth + 1, above[parent]
-    return "  " * depth
+            yield Text(f"{' ' * (2 * depth + 4)}{words}", style="red" if span.failed else "dim")
 
 
 def _name(span: Span) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -89,6 +89,21 @@ class Trace(Model):
     """Task after task, in the order in which they were accepted; each before its parts."""
     left_out: int = 0
     """How many more tasks belong to it."""
+
+
+def as_tree(spans: Sequence[Span]) -> list[tuple[int, Span]]:
+    """Each span after how deep it is, before those under it; those beside each other as they began."""
+    known = {span.id for span in spans}
+    under: dict[str | None, list[Span]] = {}
+    for span in sorted(spans, key=lambda one: one.begin):
+        under.setdefault(span.parent if span.parent in known else None, []).append(span)
+
+    def all_under(parent: str | None, depth: int) -> Iterator[tuple[int, Span]]:
+        for span in under.get(parent, ()):
+            yield depth, span
+            yield from all_under(span.id, depth + 1)
+
+    return list(all_under(None, 0))
 
 
 _OF_STEP = {

@@ -11,6 +11,7 @@ from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.caller import caller
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import fleet
+from torch_tasks.model.board import Board, BoardFilter, BoardPlace, PlaceText
 from torch_tasks.model.fields import Model, Skill, TaskId, Text
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.task import HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
@@ -22,7 +23,7 @@ from torch_tasks.orchestration.assignment import Assignment, AssignmentStatus
 from torch_tasks.security.decision import decide
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
-from torch_tasks.tasks import recovery, requests
+from torch_tasks.tasks import board, recovery, requests
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import await_handover, hand_over
 from torch_tasks.tasks.publishing import Outgoing, accept_all
@@ -188,6 +189,24 @@ def list_tasks(asked: ListTasks) -> list[TaskRecord]:
     """The latest tasks, newest first."""
     agents = fleet().registry.agents()
     return [requests.with_prospects(record, agents) for record in fleet().records.latest(asked.limit, asked.states)]
+
+
+class LookAtBoard(Request):
+    states: tuple[TaskState, ...] = Field((), description="Only tasks in one of these states.")
+    role: str = Field("", max_length=128, description="Only tasks that ask for this role.")
+    agent: str = Field("", max_length=128, description="Only tasks that this agent has, had last, or is to have.")
+    trace: str = Field("", max_length=128, description="Only tasks of this trace.")
+    words: str = Field("", max_length=500, description="Words of the title, or how the id begins.")
+    before: PlaceText | None = Field(None, description="Go on after this place: `older` of the page before.")
+    limit: int = Field(50, ge=1, le=200, description="How many.")
+
+
+@operation("task.board", Right.LOOK)
+def look_at_board(asked: LookAtBoard) -> Board:
+    """The tasks that are looked for, newest first, page by page, and how many of them are in each state."""
+    wanted = BoardFilter(asked.role, asked.agent, asked.trace, asked.words)
+    place = BoardPlace.read(asked.before) if asked.before else None
+    return board.look(wanted, asked.states, place, asked.limit)
 
 
 class Wait(OfTask):

@@ -47,6 +47,7 @@ OF_PROGRAMS = {
     "message.listen": "NovaOrchestrator().subscribe_to_role()",
     "name.find": "ids of which the beginning is typed, completion, and what is near to a mistyped word",
     "task.assign": "TaskOrchestrator().assign_task()",
+    "task.board": "the console",
 }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from torch_tasks.server.console import accounts, agenda, auditing, fleet, needs
+from torch_tasks.server.console import accounts, agenda, auditing, board, fleet, needs, task, texts
 from torch_tasks.server.console.page import ConsolePage
 
 PAGES: tuple[ConsolePage, ...] = (
     needs.NEEDS,
     fleet.FLEET,
+    board.BOARD,
+    task.TASK,
+    texts.TEXTS,
     agenda.AGENDA,
     agenda.CHECKIN,
     accounts.ACCOUNTS,

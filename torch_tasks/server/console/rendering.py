@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import now
+from torch_tasks.server.console import markdown
 from torch_tasks.visible_text import one_line, visible
 
 NOTHING = "\N{EN DASH}"
@@ -31,7 +32,8 @@ class Templates:
             finalize=_shown,
         )
         self._environment.filters.update(when=when, ago=ago, seconds=describe_duration, line=one_line)
-        self._environment.globals.update(once=lambda: secrets.token_urlsafe(16))
+        self._environment.filters.update(markdown=markdown.drawn)
+        self._environment.globals.update(once=lambda: secrets.token_urlsafe(16), longest_drawn=markdown.LONGEST)
 
     def render(self, name: str, values: Mapping[str, Any]) -> str:
         return self._environment.get_template(f"{name}.html").render(values)
