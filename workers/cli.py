@@ -1,8 +1,7 @@
-"""The commands of a node: ``torch-tasks attach | screen | kinds``, and the hidden ones of `up` and `down`."""
+"""The commands of a node: ``torch-tasks attach | screen | kinds``."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -24,12 +23,12 @@ from torch_tasks.cli.output import as_json, as_table, clear_screen
 from torch_tasks.cli.tables import Column, wrapped
 from torch_tasks.client import Torch
 from torch_tasks.config_files import known_kinds
-from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound, TorchError
+from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound
 from torch_tasks.link import link, perform
 from torch_tasks.link.direct import DirectLink
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.machine.certificates import Certificates
-from torch_tasks.model.agent import AgentInfo, AgentSpec
+from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.asker import Asker
 from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.monitoring.screens import LOOK_SECONDS
@@ -37,19 +36,16 @@ from torch_tasks.operations import agents
 from torch_tasks.security.audit import note_event
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import JOURNAL, TMUX
-from torch_tasks.workers.configuration import configuration_faults
 from torch_tasks.workers.folders import AgentJournal
-from torch_tasks.workers.host.terminal import end_terminal
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.installed import installed_release
-from torch_tasks.workers.programs.kind import program_of, require_startable
+from torch_tasks.workers.programs.kind import program_of
 from torch_tasks.workers.programs.releases import certified_releases
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer, require_tmux
 
 #: How long a tmux server may outlive the client that was attached to it.
 _ENDING_SECONDS = 2.0
-_INTERRUPTED = "interrupted by 'torch-tasks down'"
 _KIND_COLUMNS = (Column("KIND"), Column("BASE", spare=1), wrapped("PROGRAM", least=10), wrapped("RELEASE"))
 
 
@@ -256,35 +252,3 @@ def _release_words(kind: InstalledKind) -> str:
     if kind.release_state is None:
         return f"at {kind.path}"
     return f"{kind.release or 'release unknown'}, {kind.release_state}: {kind.why}"
-
-
-@click.command(hidden=True)
-def end_panes() -> None:
-    """End every pane that the state folder knows of, and name them; `down` runs this after the workers are gone."""
-    failed = False
-    for folder in settings().state.agents():
-        try:
-            if end_terminal(folder.name, settings(), _INTERRUPTED):
-                click.echo(folder.name)
-        except (TorchError, OSError) as error:  # the others end all the same
-            click.echo(f"{folder.name}: {error}", err=True)
-            failed = True
-    sys.exit(1 if failed else 0)
-
-
-@click.command(hidden=True)
-@click.argument("agents", nargs=-1)
-def check_agents(agents: tuple[str, ...]) -> None:
-    """Check the configuration, then print why which agents, by default of torch.toml's, cannot be started here.
-
-    `up` runs this first.
-    """
-    if faults := configuration_faults():
-        raise InvalidSettings("\n".join(faults))
-    reasons: dict[str, str] = {}
-    for spec in [AgentSpec.parse(text) for text in agents] or settings().agents:
-        try:
-            require_startable(spec)
-        except TorchError as error:
-            reasons[spec.id] = str(error)
-    click.echo(json.dumps(reasons))

@@ -19,7 +19,7 @@ from torch_tasks.config_files import glance, glance_at_state_dir
 from torch_tasks.errors import NothingRuns, TorchError, WrongUsage
 from torch_tasks.link import NO_SERVER, SERVER_VARIABLE, server_chosen
 from torch_tasks.model.near import did_you_mean
-from torch_tasks.started_by_name import CERTIFY, NODE_COMMANDS, load
+from torch_tasks.started_by_name import CERTIFY, NODE_COMMANDS, UP_AND_DOWN, load
 from torch_tasks.state_folder import TMUX, StateFolder
 from torch_tasks.system.loading import loading
 from torch_tasks.system.terminal import visible_output
@@ -107,8 +107,8 @@ COMMANDS = {
 }
 _HIDDEN = {
     "supervise": "torch_tasks.cli.stack:supervise",
-    "end-panes": f"{NODE_COMMANDS}:end_panes",
-    "check-agents": f"{NODE_COMMANDS}:check_agents",
+    "end-panes": f"{UP_AND_DOWN}:end_panes",
+    "check-agents": f"{UP_AND_DOWN}:check_agents",
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from torch_tasks.cli.options import Duration
+from torch_tasks.system.loading import loading
 
 
 @click.command()
@@ -19,6 +20,7 @@ def mcp(longest_wait: float | None, tools: Path | None) -> None:
 
     A model's program starts this itself; see docs/mcp.md for how each is set up to do so.
     """
-    from torch_tasks.mcp.stdio import serve
+    with loading():
+        from torch_tasks.mcp.stdio import serve
 
     serve(longest_wait, tools)

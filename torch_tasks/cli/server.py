@@ -15,6 +15,7 @@ from torch_tasks.cli.tables import Column
 from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.server.tokens import AccessTokens, TokenRole
 from torch_tasks.settings import settings
+from torch_tasks.system.loading import loading
 from torch_tasks.system.log_records import log_as
 from torch_tasks.system.terminal import make_log_visible
 
@@ -24,7 +25,8 @@ from torch_tasks.system.terminal import make_log_visible
 @click.option("--port", type=click.IntRange(0, 65535), help="The port (default: TORCH_SERVER_PORT); 0: a free one.")
 def serve(host: str | None, port: int | None) -> None:
     """Serve the fleet by HTTP until Ctrl-C: an API at /api/v1, events, health."""
-    from torch_tasks.server.serving import serve as serve_until_the_end  # what listens is not needed for tokens
+    with loading():  # what listens is not needed for tokens
+        from torch_tasks.server.serving import serve as serve_until_the_end
 
     refuse_in_pane(settings().state, "serve")
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s] %(message)s")
