@@ -46,7 +46,8 @@ do each beat, at port 5558 (`TORCH_METRICS_BEAT_PORT`, `beat.json` in the state 
 ## Alerts and dashboards
 
 `compose/monitoring/alerts.yml` has rules for Prometheus, each with what is wrong and the command that helps; the last
-table on this page lists them. `promtool test rules compose/monitoring/alerts_test.yml` tries each one.
+table on this page lists them. `promtool test rules compose/monitoring/alerts_test.yml` tries each one
+with what a real fault did to a real fleet.
 `compose/monitoring/dashboards/` has five dashboards for Grafana: the fleet, tasks, agents, accounts, Torch itself.
 `compose/monitoring.yaml` runs both beside the fleet of `compose/compose.yaml`; elsewhere
 `compose/monitoring/prometheus.yml` shows what to scrape.
@@ -69,7 +70,12 @@ def alerts() -> str:
     """Every alert, what fires it, and the fault with which that is tried."""
     groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
     tests = yaml.safe_load((MONITORING / "alerts_test.yml").read_text())["tests"]
-    tried = {case["alertname"]: test["name"] for test in tests for case in test["alert_rule_test"] if len(case) > 2}
+    tried = {
+        case["alertname"]: test["name"].partition(": ")[2]
+        for test in tests
+        for case in test["alert_rule_test"]
+        if len(case) > 2
+    }
     rows = [
         f"| `{rule['alert']}` | {rule['labels']['severity']} | `{rule['expr']}` "
         f"| {rule.get('for', '')} | {tried[rule['alert']]} |"

@@ -21,7 +21,7 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(_pem(self._signed(self._name, self._key.public_key(), is_authority=True)))
 
-    def issue(self, name: str) -> Path:
+    def issue(self, name: str, lasts: timedelta = timedelta(hours=1)) -> Path:
         """A file with a certificate and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -29,10 +29,17 @@ class Authority:
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        file.write_bytes(_pem(self._signed(subject, key.public_key(), is_authority=False)) + private)
+        file.write_bytes(_pem(self._signed(subject, key.public_key(), is_authority=False, lasts=lasts)) + private)
         return file
 
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, is_authority: bool) -> x509.Certificate:
+    def _signed(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        *,
+        is_authority: bool,
+        lasts: timedelta = timedelta(hours=1),
+    ) -> x509.Certificate:
         own = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
         usage = x509.KeyUsage(
@@ -44,7 +51,7 @@ class Authority:
         return (
             x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
+            .not_valid_after(now + lasts)
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
