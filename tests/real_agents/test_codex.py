@@ -59,6 +59,16 @@ class WithCodex(WithTorchTools, WithAccounts):
         assert "made-42" in agent.requests(task.id)[-1].tool_results[-1]
         assert (agent.home.work / "written").exists()
 
+    def test_a_login_that_is_renewed_in_the_box_or_outside_is_renewed_for_all(self, agent: Hosted) -> None:
+        users = agent.home.file(".codex/auth.json", {"OPENAI_API_KEY": "sk-outside"})
+        own = agent.outside(users)
+        agent.wait(lambda: own.exists() and "sk-outside" in own.read_text(), "its program has the login")
+        renewed = agent.do("renew it", check="echo sk-in-the-box | codex login --with-api-key")
+        assert renewed.succeeded, renewed.error  # it renames a new file over the old one
+        agent.wait(lambda: "sk-in-the-box" in users.read_text(), "its user has the renewed login")
+        users.unlink()
+        agent.wait(lambda: not own.exists(), "its user has logged out")
+
     def test_a_tool_is_used(self, agent: Hosted) -> None:
         agent.llm.on("look around", Call("exec_command", {"cmd": "echo seen-$((6 * 7))"}), Text("Seen."))
         task = agent.give("look around")

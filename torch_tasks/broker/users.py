@@ -123,6 +123,15 @@ def _silent(client: BrokerClient) -> set[str]:
     return {one["id"] for one in client.client_list() if one.get("cmd") == "NULL" or one.get("tot-cmds") == "0"}
 
 
+def known_users(admin: BrokerAddress, names: Collection[str]) -> list[str]:
+    """Those of these users that there are; :class:`NoBrokerUsers` if this login may not ask."""
+    try:
+        known = {str_if_bytes(name) for name in connect(admin).acl_users()}
+    except NoPermissionError as error:
+        raise NoBrokerUsers(f"this login may not ask who has users on the broker at {admin}: {error}") from None
+    return [name for name in names if name in known]
+
+
 def delete_users(admin: BrokerAddress, names: list[str]) -> None:
     """Delete these users of Torch's; the broker ends their connections."""
     connect(admin).execute_command("ACL", "DELUSER", *[name for name in names if name.startswith(BEGINNING)])

@@ -29,7 +29,7 @@ def audit() -> None:
 @click.option("--since", type=Duration(), help="How far back, as 90m or 2d (default: all that is kept).")
 @click.option("--who", metavar="CALLER", help="Only what this caller did: dev-1, agent:dev-1, person:operator, …")
 @click.option("--what", metavar="ACT", help="Only these acts: task.cancel, or task for all about tasks.")
-@click.option("--outcome", type=click.Choice(list(AuditOutcome)), help="Only what ended so.")
+@click.option("--outcome", type=click.Choice([str(one) for one in AuditOutcome]), help="Only what ended so.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many, the latest.")
 @JSON
 def show(

@@ -13,10 +13,14 @@ from torch_tasks.caller import CallerKind
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import as_json, as_json_or_line, as_table, local
 from torch_tasks.cli.tables import Column, state
+from torch_tasks.errors import BrokerAway, NoBrokerUsers
+from torch_tasks.machine import broker_logins
 from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.machine.fleet_keys import rotated_elsewhere
 from torch_tasks.machine.issued_keys import issue_into
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.broker_users import BrokerRole, user_name
+from torch_tasks.security.audit import note_event
 from torch_tasks.server.tokens import TokenRole
 from torch_tasks.settings import settings
 from torch_tasks.signing.key_certificate import KeyCertificate
@@ -155,15 +159,41 @@ def revoke(name: str, json_wanted: bool) -> None:
     """Have nothing count any more that these keys sign or ever signed, tasks that wait included.
 
     One key by its serial, all of a node, program or person by its name, or all that a former root issued by its name.
+    A node whose last key this was loses its users on the broker, too.
     """
     ring = keyring()
     revoked = ring.revoke(name)
+    shut_out = {node: _end_users(node) for node in _shut_out(ring, revoked)}
     if json_wanted:
-        as_json([_facts(ring, one) for one in revoked])
+        ended = {node: {"broker_users_ended": found, "why_not": why} for node, (found, why) in shut_out.items()}
+        as_json([_facts(ring, one) | ended.get(one.name, {}) for one in revoked])
         return
     for one in revoked:
         click.echo(f"revoked: {one.owner}, serial {one.serial}")
-        if one.kind is CallerKind.NODE and one.name != ring.node:
-            click.echo(f"  {one.name} needs a new key: 'torch-tasks node invite' here, 'node join TOKEN' there")
-            users = " ".join(user_name(role, one.name) for role in BrokerRole)
-            click.echo(f"  if it has users on the broker, end them, too: 'torch-tasks broker remove {users}'")
+    for node, (found, why) in shut_out.items():
+        click.echo(f"{node} needs a new key: 'torch-tasks node invite' here, 'node join TOKEN' there")
+        if found:
+            click.echo(f"its users on the broker are ended, with their connections: {', '.join(found)}")
+        if why:
+            click.echo(f"its users on the broker, if it has any, still get in: {why}", err=True)
+            names = " ".join(user_name(role, node) for role in BrokerRole)
+            click.echo(
+                f"end them with the administrator's login: 'TORCH_BROKER_URL=… torch-tasks broker remove {names}'"
+            )
+
+
+def _shut_out(ring: Keyring, revoked: list[KeyCertificate]) -> list[str]:
+    """The other machines that have no key any more."""
+    still = {one.name for one in ring.issued() if one.kind is CallerKind.NODE and _state(ring, one) == "valid"}
+    return sorted({one.name for one in revoked if one.kind is CallerKind.NODE} - still - {ring.node})
+
+
+def _end_users(node: str) -> tuple[list[str], str]:
+    """Which users of this machine the broker had and has no more; and if that cannot be told, why."""
+    try:
+        found = broker_logins.remove_users_of(settings(), node)
+    except (NoBrokerUsers, BrokerAway) as error:
+        return [], str(error)
+    if found:
+        note_event("broker.removed", ", ".join(found), who=Asker.now(), durable=True)
+    return found, ""

@@ -119,6 +119,19 @@ def remove(settings: Settings, names: list[str]) -> list[str]:
     return names
 
 
+def remove_users_of(settings: Settings, node: str) -> list[str]:
+    """Delete the users of a machine, as far as there are any; the broker ends their connections. Returns whom.
+
+    :class:`NoBrokerUsers` or :class:`BrokerAway` if this machine has no login there that may.
+    """
+    admin, names = administrator(settings), [user_name(role, node) for role in BrokerRole]
+    if found := users.known_users(admin, names):
+        users.delete_users(admin, found)
+        if settings.given_broker():
+            users.save_users(admin)
+    return found
+
+
 def hand_down_login(settings: Settings) -> None:
     """Take the login out of TORCH_BROKER_URL in what children inherit; they find it in a private file."""
     given = settings.given_broker()

@@ -10,14 +10,16 @@ from pathlib import Path
 from torch_tasks.errors import SandboxRefused
 from torch_tasks.model.sandbox import Network
 from torch_tasks.settings import Settings
-from torch_tasks.state_folder import PROXY
+from torch_tasks.state_folder import LOGINS, PROXY
 from torch_tasks.system.environment import USUAL, allowed
+from torch_tasks.system.loops import Loop
 from torch_tasks.workers.programs.kind import AgentKind, boxing_of, network_of
 from torch_tasks.workers.sandbox.ability import why_not
-from torch_tasks.workers.sandbox.agent_box import Inhabitant, agent_box, boxed, prepare
+from torch_tasks.workers.sandbox.agent_box import Inhabitant, agent_box, boxed, prepare, shared_logins
 from torch_tasks.workers.sandbox.box import Box
 from torch_tasks.workers.sandbox.decision import Boxing
 from torch_tasks.workers.sandbox.proxy import HostProxy
+from torch_tasks.workers.sandbox.shared_logins import LOOK_SECONDS, SharedLogins
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class Walls:
         self._kind = kind
         self._settings = settings
         self._proxy: HostProxy | None = None
+        self._logins: SharedLogins | None = None
         config = kind.config
         listed = (*USUAL, *settings.pane_environment, *config.from_environment)
         self._who = Inhabitant(
@@ -78,7 +81,18 @@ class Walls:
         self.open_network()
         box = self.box(folder)
         prepare(box, self._who)
+        self._share_logins(box)
         return box
+
+    def _share_logins(self, box: Box) -> None:
+        """Have the program find its user's logins, and each of both what the other has renewed, while this lives."""
+        files = shared_logins(self._who, box)
+        if self._logins is None and files:
+            self._logins = SharedLogins(files, self._who.folder / LOGINS)
+            self._carrying = Loop("logins", self._logins.carry, pause=LOOK_SECONDS, delay=LOOK_SECONDS)
+            self._carrying.start()
+        if self._logins:
+            self._logins.carry(starts=True)
 
     def around(self, box: Box, command: Sequence[str]) -> list[str]:
         """The command for the pane that runs this command in the box."""

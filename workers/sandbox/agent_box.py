@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.workers.sandbox import places
 from torch_tasks.workers.sandbox.ability import bubblewrap
 from torch_tasks.workers.sandbox.box import PROXY_PORT, TEMPORARY_FOLDERS, Box, Use, Wall
+from torch_tasks.workers.sandbox.inner_files import InnerFile
 from torch_tasks.workers.sandbox.policy import BoxPaths, expanded
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
@@ -71,7 +71,7 @@ def _box(who: Inhabitant, workdir: Path, settings: Settings, own: Iterable[Wall]
         *(Wall(place, Use.WRITE) for place in {workdir, workdir.resolve()}),
     ]
     return Box.of(
-        walls,
+        [*walls, *_bound_logins(who, Box.of(walls, workdir=workdir, temporary=who.folder / TEMPORARY))],
         workdir=workdir,
         temporary=who.folder / TEMPORARY,
         links=links,
@@ -123,9 +123,31 @@ def _of_the_user(who: Inhabitant, home: Path, settings: Settings) -> Iterable[Wa
     for path in given((*settings.sandbox_readable, *who.paths.readable), who):
         if path.exists():
             yield Wall(path, Use.READ)
-    for path in given((*settings.sandbox_writable, *who.paths.logins), who):
+    for path in given(settings.sandbox_writable, who):
         if path.exists():
             yield Wall(path, Use.WRITE)
+
+
+def _bound_logins(who: Inhabitant, box: Box) -> Iterable[Wall]:
+    """The logins in places that are not the agent's own: there its program can only write the user's file itself."""
+    shared = shared_logins(who, box)
+    for path in given(who.paths.logins, who):
+        if path not in shared and path.exists():
+            yield Wall(path, Use.WRITE)
+
+
+def shared_logins(who: Inhabitant, box: Box) -> dict[Path, InnerFile]:
+    """The user's logins of which the agent has a copy of its own, in a folder of its own, with that copy."""
+    found = ((path, _own(path, box)) for path in given(who.paths.logins, who))
+    return {path: own for path, own in found if own}
+
+
+def _own(path: Path, box: Box) -> InnerFile | None:
+    """What the agent has in this place of the user's, if it is in a folder of its own."""
+    wall = box.wall_around(path)
+    if wall and wall.use is Use.OWN and wall.source and path != wall.place:
+        return InnerFile(wall.source, path.relative_to(wall.place))
+    return None
 
 
 def _private(who: Inhabitant, home: Path) -> Iterable[Wall]:
@@ -158,17 +180,15 @@ def prepare(box: Box, who: Inhabitant) -> None:
         if wall.use is Use.OWN and wall.source:
             make_folder(wall.source)
     for path in given(who.paths.copied, who):
-        _copy(path, box.outside(path))
+        if (own := _own(path, box)) and path.is_file():
+            _copy(path, own)
 
 
-def _copy(path: Path, own: Path) -> None:
+def _copy(path: Path, own: InnerFile) -> None:
     """Copy the user's file, unless the agent has one that is as new."""
-    if own == path or not path.is_file():
-        return
-    if own.is_symlink() or not own.is_file() or own.stat().st_mtime < path.stat().st_mtime:
-        make_folder(own.parent)
-        own.unlink(missing_ok=True)
-        shutil.copy2(path, own, follow_symlinks=True)
+    changed_ns = path.stat().st_mtime_ns
+    if (own.changed_ns() or 0) < changed_ns:
+        own.write(path.read_bytes(), changed_ns)
 
 
 def boxed(box: Box, who: Inhabitant, command: Sequence[str], *, at_terminal: bool, is_shell: bool) -> list[str]:

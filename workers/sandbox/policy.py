@@ -36,7 +36,7 @@ class BoxPaths(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     logins: tuple[str, ...] = ()
-    """Files of the user's that all agents of the kind share with the user, and write: the logins."""
+    """Files of the user's that all agents of the kind share with the user: who renews one renews it for all."""
     copied: tuple[str, ...] = ()
     """Files of the user's of which each agent has a copy of its own, made anew when the user's is newer."""
     readable: tuple[str, ...] = ()

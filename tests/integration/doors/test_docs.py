@@ -235,13 +235,36 @@ def test_agents_are_spawned_and_retired_as_it_is_written(run: Callable[..., str]
     assert "refused: the node is drained" in said
 
 
+UNDER_LOAD = """
+import os, subprocess, time
+from torch_tasks import Torch
+from torch_tasks.errors import BadSignature
+torch = Torch()
+torch.spawn("developer", node="machine-a")
+tasks = [torch.enqueue(f"sleep 0.2; echo done {n}", role="developer", max_retries=3) for n in range(16)]
+deadline = time.monotonic() + 60
+while sum(task.record().state.ended for task in tasks) < 4 and time.monotonic() < deadline:
+    time.sleep(0.05)
+print(subprocess.run(["bash", "-ec", os.environ["REVOKE"]], check=True, capture_output=True, text=True).stdout)
+answers, gone = [], 0
+for task in tasks:
+    try:
+        answers.append(task.result(timeout=60).answer)
+    except BadSignature as error:
+        gone += 1
+        print(error)
+print(f"{len(answers)} of {len(tasks)} done: {answers}, {gone}")
+"""
+
+
 @pytest.mark.timeout(400)
 def test_a_further_machine_joins_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     broker, there = Server(keeps_users=True, port=port), Path(environment["HOME"]) / "there"
     page = NODES.replace("PASSWORD", "s3cret").replace("HOST:6379", f"127.0.0.1:{port}")
-    begin, join = blocks("bash", page)[-2:]
+    begin, join, revoke = blocks("bash", page)[-3:]
+    address = f"redis://127.0.0.1:{port}/0"
     try:
         assert "torch-node-machine-a" in run("bash", "-ec", begin, TORCH_NODE="machine-a")
         said = run("bash", "-ec", join, TORCH_STATE_DIR=str(there))
@@ -251,6 +274,11 @@ def test_a_further_machine_joins_as_it_is_written(run: Callable[..., str], envir
         assert [one for one in connected if one.startswith("torch-join")] == []
         kept = [file for file in there.rglob("*") if file.is_file() and b"s3cret" in file.read_bytes()]
         assert kept == []  # the administrator's password
+        said = run(sys.executable, "-c", UNDER_LOAD, TORCH_NODE="machine-a", TORCH_BROKER_URL=address, REVOKE=revoke)
+        assert re.search(r"^revoked: node machine-b, serial \w+$", said, re.MULTILINE)
+        assert "its users on the broker are ended, with their connections: torch-node-machine-b, torch-beat-" in said
+        assert said.splitlines()[-1].split(":")[0] == "16 of 16 done", said
+        assert [name for name in broker.client.acl_users() if "machine-b" in name] == []
     finally:
         Stack(Settings(state_dir=there)).down(keep_agents=False)
         Stack(Settings(state_dir=Path(environment["TORCH_STATE_DIR"]))).down(keep_agents=False)

@@ -152,6 +152,11 @@ def test_what_is_shown_can_be_chosen() -> None:
     assert audit.show.carry_out(FindAudit(outcome=AuditOutcome.REFUSED)) == []
 
 
+def test_the_outcome_is_chosen_as_the_page_writes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    command(["show", "--outcome", "refused", "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out) == []
+
+
 def some(count: int) -> ChainedLog:
     for number in range(count):
         note_event("agent.started", f"agent dev-{number}")
