@@ -16,7 +16,7 @@ from torch_tasks.machine.broker_logins import known_logins
 from torch_tasks.machine.stack import Stack
 from torch_tasks.model.broker_address import OWN_PLACE
 from torch_tasks.operations.audit import VerifyAudit, verify
-from torch_tasks.orchestration.attention import NeedKind, needs
+from torch_tasks.orchestration.attention import PASSING, needs
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.settings import settings
 
@@ -89,7 +89,7 @@ def for_you() -> str:
     found = needs(fleet())
     unnoticed = "" if settings().notify_command else "\nset TORCH_NOTIFY_COMMAND to be notified (docs/notify.md)"
     words = "\n".join(f"{need.text}: '{need.do}'" for need in found) or "nothing"
-    if any(need.kind is not NeedKind.LIMITED for need in found):  # a limit passes by itself
+    if any(need.kind not in PASSING for need in found):
         raise TorchError(words + unnoticed)
     return words + unnoticed
 

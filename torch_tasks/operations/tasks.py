@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.caller import caller
@@ -144,6 +144,19 @@ def get(asked: OfTask) -> TaskRecord:
     return requests.with_prospects(requests.record_of(asked.task_id))
 
 
+class OfTasks(Request):
+    """A request about several tasks."""
+
+    task_ids: tuple[TaskId, ...] = Field(max_length=500)
+
+
+@operation("task.records", Right.LOOK)
+def records(asked: OfTasks) -> list[TaskRecord]:
+    """Several tasks at once, as their records are; those that are unknown are left out."""
+    seen = [one for one in asked.task_ids if _may_see(one)]
+    return [record for record in fleet().records.find_all(seen) if record]
+
+
 @operation("task.spooled", Right.LOOK, about=_of_task, needs_broker=False)
 def is_spooled(asked: OfTask) -> bool:
     """Whether a task waits on this machine's disk, because the broker was away when it was enqueued."""
@@ -244,12 +257,15 @@ def cancel(asked: OfTask) -> TaskState:
 
 class GiveAnswer(OfTask):
     reply: Text = Field(description="The number of a choice, its words, or a text.")
+    asked_at: AwareDatetime | None = Field(
+        None, description="Only the question that was asked then: no later one gets an answer that was meant for it."
+    )
 
 
 @operation("task.answer", Right.ANSWER, access=Access.WRITE, about=_of_task)
 def answer(asked: GiveAnswer) -> str:
     """Answer what a waiting task's agent asks, or an agent (its id as ``task_id``) that is held up at its start."""
-    return requests.answer(asked.task_id, asked.reply)
+    return requests.answer(asked.task_id, asked.reply, asked.asked_at)
 
 
 class HandOver(OfTask):

@@ -7,25 +7,30 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
+
+from pydantic import AwareDatetime
 
 from torch_tasks import keys
+from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.caller import OPERATOR
 from torch_tasks.communication.messenger import Messenger
 from torch_tasks.communication.policy import Policy, manager_of
 from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.budget import Budget, BudgetLine, amount_in_words
 from torch_tasks.model.checkin import CheckinRecord, CheckinState, SlotOutcome
 from torch_tasks.model.durations import local_time
 from torch_tasks.model.fields import Model
 from torch_tasks.model.message import MessageKind, MessageRecord
 from torch_tasks.model.node import KeptState, NodeInfo
-from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
+from torch_tasks.model.task import TaskRecord, TaskState
 from torch_tasks.orchestration.followups import FollowedTask, standing_still, tasks_of
 from torch_tasks.orchestration.gone import gone_agents
 from torch_tasks.orchestration.scaling import backlogs, unserved
 from torch_tasks.store.task_outcomes import Outline
+from torch_tasks.tasks.requests import waiting_since
 from torch_tasks.transport.envelope import message_id
 
 log = logging.getLogger(__name__)
@@ -47,16 +52,6 @@ def waiting_tasks(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Waiting
     for record, info in tasks_of(fleet, agents, TaskState.WAITING):
         if since := waiting_since(fleet.records.history(record.spec.id)):
             yield WaitingTask(info, record, since)
-
-
-def waiting_since(history: Sequence[HistoryEntry]) -> datetime | None:
-    """Since when a task with this history has waited for the same thing; None if it does not wait."""
-    since = None
-    for entry in reversed(history):
-        if (entry.state, entry.note) != (TaskState.WAITING, history[-1].note):
-            break
-        since = entry.at
-    return since
 
 
 # ── what a manager has to know ───────────────────────────────────────────────────────────────────────────────────────
@@ -162,6 +157,12 @@ class NeedKind(StrEnum):
     """A check-in reaches no agent."""
     LIMITED = "limited"
     """An account rests. It needs no action, but more work meanwhile takes another account."""
+    OVER_BUDGET = "over budget"
+    """An account has used up what it may use on a day. A greater limit lets it go on; else it goes on the next day."""
+
+
+PASSING = frozenset({NeedKind.LIMITED, NeedKind.OVER_BUDGET})
+"""What is over by itself after a while."""
 
 
 class Need(Model):
@@ -176,10 +177,16 @@ class Need(Model):
     agent: str = ""
     task: str = ""
     account: str = ""
+    checkin: str = ""
+    since: AwareDatetime | None = None
+    """When the question was asked."""
+    role: str = ""
+    skills: tuple[str, ...] = ()
+    """What an agent must have that serves the tasks that no agent serves."""
 
     @classmethod
-    def of(cls, kind: NeedKind, subject: str, text: str, do: str, **about: str) -> Self:
-        """``about`` names the agent, task or account."""
+    def of(cls, kind: NeedKind, subject: str, text: str, do: str, **about: Any) -> Self:
+        """``about`` names the agent, task or account, and what else is known of it."""
         return cls(id=f"{kind} {subject}", kind=kind, text=text, do=do, **about)
 
 
@@ -188,15 +195,17 @@ def needs(fleet: Fleet) -> list[Need]:
     agents, nodes = fleet.registry.agents(), fleet.nodes.nodes()
     held_up = [info for info in agents if info.online and info.state in _HELD_UP]
     dead = sorted(fleet.deliveries.dead_letter_ids())
-    resting = [(name, until) for name in fleet.budgets.accounts() if (until := fleet.account(name).rests_until())]
+    accounts = fleet.budgets.accounts()
+    resting = [(name, until) for name in accounts if (until := fleet.account(name).rests_until())]
     return [
         *filter(None, map(question_need, waiting_tasks(fleet, held_up))),
         *held_up_needs(agents),
         *down_needs(nodes),
-        *(dead_need(*known) for known in zip(dead, fleet.records.outlines(dead), strict=True)),
+        *dead_needs(fleet, dead),
         *(unroutable_need(queue, count) for queue, count in _unroutable(fleet, agents)),
         *checkin_needs(fleet.checkins.records(), _present(fleet, agents, nodes)),
         *(limited_need(account, until) for account, until in resting),
+        *over_budget_needs(fleet.budgets.lines(accounts)),
     ]
 
 
@@ -207,7 +216,7 @@ def question_need(task: WaitingTask) -> Need | None:
         return None
     agent, subject = task.agent.agent_id, f"{task_id} {task.since.isoformat()}"
     text, do = f"{agent} asks in task {task_id}: {asked.in_words}", f"torch-tasks answer {task_id} CHOICE"
-    return Need.of(NeedKind.QUESTION, subject, text, do, agent=agent, task=task_id)
+    return Need.of(NeedKind.QUESTION, subject, text, do, agent=agent, task=task_id, since=task.since)
 
 
 def held_up_needs(agents: Iterable[AgentInfo]) -> Iterator[Need]:
@@ -232,15 +241,25 @@ def down_needs(nodes: Iterable[NodeInfo]) -> Iterator[Need]:
                 yield Need.of(NeedKind.DOWN, agent, text, f"torch-tasks logs {agent}", agent=agent)
 
 
-def dead_need(task: str, outline: Outline | None) -> Need:
+def dead_needs(fleet: Fleet, dead: Sequence[str]) -> Iterator[Need]:
+    if dead:
+        refused = fleet.refused.all()
+        for task, outline in zip(dead, fleet.records.outlines(dead), strict=True):
+            yield dead_need(task, outline, refused.get(task))
+
+
+def dead_need(task: str, outline: Outline | None, refused: RefusedLetter | None = None) -> Need:
     subject, text = f"{task} {outline.revision if outline else 0}", f"task {task} is dead: it has no tries left"
+    if refused:
+        text = f"{task} could not be read where it lay ({refused.place}): {refused.why}"
     return Need.of(NeedKind.DEAD, subject, text, f"torch-tasks dead show {task}", task=task)
 
 
 def unroutable_need(queue: str, count: int) -> Need:
     role, skills = keys.queue_demand(queue)
     text = f"tasks wait ({count}), and no live agent serves {'+'.join((role or keys.ANY, *sorted(skills)))}"
-    return Need.of(NeedKind.UNROUTABLE, queue, text, "torch-tasks tasks --state queued")
+    do = "torch-tasks tasks --state queued"
+    return Need.of(NeedKind.UNROUTABLE, queue, text, do, role=role or "", skills=tuple(sorted(skills)))
 
 
 def _present(fleet: Fleet, agents: Collection[AgentInfo], nodes: Iterable[NodeInfo]) -> set[str] | None:
@@ -263,12 +282,22 @@ def checkin_needs(records: Iterable[CheckinRecord], present: Collection[str] | N
             continue
         name = record.checkin.id
         text = f"check-in {name} ({record.checkin.title}) reaches no agent: {why}"
-        yield Need.of(NeedKind.CHECKIN, name, text, f"torch-tasks checkin show {name}", agent=agent or "")
+        yield Need.of(NeedKind.CHECKIN, name, text, f"torch-tasks checkin show {name}", agent=agent or "", checkin=name)
 
 
 def limited_need(account: str, until: datetime) -> Need:
     text = f"the usage limit of account {account} is reached; it rests until {local_time(until)}"
     return Need.of(NeedKind.LIMITED, account, text, "torch-tasks agents", account=account)
+
+
+def over_budget_needs(lines: Iterable[BudgetLine]) -> Iterator[Need]:
+    """The accounts that wait for another day."""
+    for line in lines:
+        if line.exhausted and line.limit is not None and line.name.endswith("_per_day"):
+            limit = amount_in_words(line.name, Budget(**{line.name: line.limit}).counted_limit(line.name))
+            text = f"account {line.account} has used its {limit}; it goes on at {local_time(line.until)}"
+            subject = f"{line.account} {line.name} {line.until.date()}"
+            yield Need.of(NeedKind.OVER_BUDGET, subject, text, "torch-tasks budget", account=line.account)
 
 
 def _unroutable(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[tuple[str, int]]:

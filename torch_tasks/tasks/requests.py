@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 
 from torch_tasks.app import ANSWER, app
 from torch_tasks.errors import NotAnswered
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.routing import is_held_back, unroutable, why_waiting
-from torch_tasks.model.task import HELD, NOT_BEGUN, TaskRecord, TaskResult, TaskState
+from torch_tasks.model.task import HELD, NOT_BEGUN, HistoryEntry, TaskRecord, TaskResult, TaskState
 from torch_tasks.store.task_fields import followers
 from torch_tasks.tasks import recovery, set_aside
 
@@ -81,16 +82,30 @@ def cancel(task_id: str) -> TaskState:
     return state
 
 
-def answer(task_id: str, reply: str) -> str:
+def waiting_since(history: Sequence[HistoryEntry]) -> datetime | None:
+    """Since when a task with this history has waited for the same thing; None if it does not wait."""
+    since = None
+    for entry in reversed(history):
+        if (entry.state, entry.note) != (TaskState.WAITING, history[-1].note):
+            break
+        since = entry.at
+    return since
+
+
+def answer(task_id: str, reply: str, asked_at: datetime | None = None) -> str:
     """Answer the question of a waiting task's agent; returns what the agent took, once it has.
 
-    In place of a task, an agent may be named that is held up at its start.
+    With ``asked_at``, only the question that was asked then. In place of a task, an agent may be named that is held up
+    at its start.
     """
     held_up = [info for info in fleet().registry.get_agents([task_id]) if info.is_held_up]
     if held_up and fleet().records.find(task_id) is None:
         return _answer_at_start(held_up[0], reply)
     record = record_of(task_id)
     agent, node = record.agent, record.node
+    history = fleet().records.history(task_id)
+    if asked_at is not None and waiting_since(history) != asked_at:
+        raise NotAnswered(_overtaken(task_id, record.state, history, asked_at))
     if record.state is not TaskState.WAITING or record.question is None:
         raise NotAnswered(f"task {task_id} is {record.state} and waits for no answer")
     if not any(info.online for info in fleet().registry.get_agents([agent or ""])):
@@ -98,10 +113,18 @@ def answer(task_id: str, reply: str) -> str:
             f"{agent}, which asks in task {task_id}, is gone: the answer can be given when it is back, or "
             f"'torch-tasks cancel {task_id}' ends the task"
         )
-    before = len(fleet().records.history(task_id))
+    before = len(history)
     if not _pass_on(agent, node, task_id, reply, was_noted=lambda: _verdict(task_id, before) is not None):
         raise NotAnswered(f"{agent} no longer works on task {task_id}")
     return _await_taken(task_id, before)
+
+
+def _overtaken(task_id: str, state: TaskState, history: Sequence[HistoryEntry], asked_at: datetime) -> str:
+    """What became of a question that is not the present one any more."""
+    notes = (entry.note or "" for entry in history if entry.at >= asked_at)
+    given = next((note.removeprefix(ANSWERED) for note in notes if note.startswith(ANSWERED)), None)
+    became = "is over" if given is None else f"has been answered meanwhile, with {given!r}"
+    return f"this question of task {task_id} {became}; the task is {state} now"
 
 
 def _answer_at_start(info: AgentInfo, reply: str) -> str:

@@ -46,6 +46,7 @@ OF_PROGRAMS = {
     "fleet.needs": "part of fleet.summary",
     "message.listen": "NovaOrchestrator().subscribe_to_role()",
     "name.find": "ids of which the beginning is typed, completion, and what is near to a mistyped word",
+    "task.records": "the console",
     "task.assign": "TaskOrchestrator().assign_task()",
     "task.board": "the console",
 }

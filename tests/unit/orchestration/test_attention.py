@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from torch_tasks.model.agent import AgentInfo, AgentState, AgentStatus
+from torch_tasks.model.budget import BudgetLine
 from torch_tasks.model.checkin import Checkin, CheckinRecord, CheckinState, Every, Fire, SlotOutcome, Target
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState
 from torch_tasks.model.task import HistoryEntry, Question, TaskRecord, TaskSpec, TaskState
@@ -22,11 +23,12 @@ from torch_tasks.orchestration.attention import (
     held_up_needs,
     limited_need,
     obstacle_in,
+    over_budget_needs,
     question_need,
     unroutable_need,
-    waiting_since,
 )
 from torch_tasks.store.task_outcomes import Outline
+from torch_tasks.tasks.requests import waiting_since
 
 THEN = datetime(2026, 3, 1, 9, tzinfo=UTC)
 
@@ -190,6 +192,25 @@ def test_other_needs_say_which_command_helps() -> None:
     dead = dead_need("t1", Outline(TaskState.DEAD, "torch.any.any", 7))
     assert (dead.id, dead.do) == ("dead t1 7", "torch-tasks dead show t1")
     assert dead_need("t1", None).id == "dead t1 0"
-    assert "(3), and no live agent serves qa+go+sql" in unroutable_need("torch.qa.go+sql", 3).text
+    lost = unroutable_need("torch.qa.go+sql", 3)
+    assert "(3), and no live agent serves qa+go+sql" in lost.text
+    assert (lost.role, lost.skills) == ("qa", ("go", "sql"))
     limited = limited_need("work", THEN)
     assert (limited.account, "it rests until 2026-03-01 09:00:00 UTC" in limited.text) == ("work", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "used", "says"),
+    [
+        ("calls_per_day", 3, 3, "account work has used its 3 calls per day; it goes on at 2026-03-01 09:00:00 UTC"),
+        ("usd_per_day", 2.5, 2.6, "account work has used its 2.50 USD per day; it goes on at 2026-03-01 09:00:00 UTC"),
+        ("calls_per_day", 3, 2, None),
+        ("calls_per_day", None, 9, None),
+        ("calls_per_minute", 3, 3, None),
+    ],
+)
+def test_an_account_that_waits_for_another_day_is_shown(
+    name: str, limit: float | None, used: float, says: str | None
+) -> None:
+    line = BudgetLine(account="work", name=name, limit=limit, used=used, until=THEN)
+    assert [need.text for need in over_budget_needs([line])] == ([says] if says else [])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hmac
+import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -12,10 +14,23 @@ from torch_tasks.errors import InvalidRequest, RequestNotTaken
 from torch_tasks.operations.operation import Access, operation_named, request_of
 from torch_tasks.operations.performing import perform_here
 from torch_tasks.server.calls import lists_in
+from torch_tasks.server.console.words import place_of, said_of
 
 PROOF, ONCE, THEN = "_proof", "_once", "_then"
 """The fields of a form that are about the form: that this server made it, for this login; one press of its button;
 where the person goes from there."""
+
+WORDS = "[]"
+"""What the name of a text field ends with that holds a list: its words, with commas or spaces between them."""
+_WORD = re.compile(r"[^\s,]+")
+
+
+class DoneForm(NamedTuple):
+    """What came of a form."""
+
+    said: str
+    then: str | None
+    """Where its person goes, if not back."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,9 @@ class FilledForm:
             raise InvalidRequest(f"this form cannot be read: {error}") from None
         fields: dict[str, list[str]] = {}
         for name, value in pairs:
-            fields.setdefault(name, []).append(value.replace("\r\n", "\n"))
+            plain = name.removesuffix(WORDS)
+            values = _WORD.findall(value) if plain != name else [value.replace("\r\n", "\n")]
+            fields.setdefault(plain, []).extend(values)
         proof, once, then = (fields.pop(name, [""])[-1] for name in (PROOF, ONCE, THEN))
         return cls(operation, fields, proof, once or None, then or "/")
 
@@ -46,15 +63,16 @@ class FilledForm:
         if not hmac.compare_digest(self.proof.encode(), expected.encode()):
             raise RequestNotTaken("this form is not from a page of this login; load the page again", 403)
 
-    def perform(self) -> str:
-        """Ask for the operation, as the caller; what the person is told."""
+    def perform(self) -> DoneForm:
+        """Ask for the operation, as the caller."""
         operation = operation_named(self.operation)
         if operation.access is not Access.WRITE:
             raise RequestNotTaken(f"{operation.name} changes nothing: a form has no use for it", 405)
         lists = lists_in(operation)
         given = {name: values if name in lists else _only(name, values) for name, values in self.fields.items()}
-        perform_here(operation, request_of(operation, given), self.once)
-        return f"{operation.name}: done"
+        asked = request_of(operation, given)
+        reply = perform_here(operation, asked, self.once)
+        return DoneForm(said_of(operation.name, asked, reply), place_of(operation.name, reply))
 
 
 def _only(name: str, values: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
@@ -41,6 +42,8 @@ _HEADERS = {
 }
 _MEDIA = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "png": "image/png"}
 _LONGEST_FORM = 1 << 20
+_NEEDED_SECONDS = 1.0
+"""So old may the number be that all pages show of what waits for a person."""
 
 
 class Console:
@@ -63,10 +66,10 @@ class Console:
         async def show(request: Request) -> Response:
             visit = Visit(self._shared, request.path_params, request.query_params)
             try:
-                values, status = await self._calls.in_thread(lambda: page.gather(visit)), 200
+                values = await self._calls.in_thread(lambda: {"needed": _needed(visit), **page.gather(visit)})
             except TorchError as error:
                 return self._page(request, visit, page, "trouble", {"trouble": str(error)}, status_of(error))
-            return self._page(request, visit, page, page.name, values, status)
+            return self._page(request, visit, page, page.name, values, 200)
 
         return show
 
@@ -77,12 +80,14 @@ class Console:
             body = await read_body(request, _LONGEST_FORM, self._slow)
             form = FilledForm.read(request.path_params["operation"], body)
             form.require_proof(self._sessions.proof(request.headers))
-            said = await self._calls.in_thread(form.perform)
+            done = await self._calls.in_thread(form.perform)
         except TorchError as error:
             if is_script:
                 return problem(error)
             return self._page(request, Visit(self._shared), None, "trouble", {"trouble": str(error)}, status_of(error))
-        return JSONResponse({"said": said}) if is_script else RedirectResponse(local(form.then), 303)
+        if is_script:
+            return JSONResponse({"said": done.said, "then": done.then})
+        return RedirectResponse(local(done.then or form.then), 303)
 
     async def file(self, request: Request) -> Response:
         """A file of the console."""
@@ -110,8 +115,17 @@ class Console:
             "who": {"name": who.name, "role": who.role or str(who.kind)},
             "proof": self._sessions.proof(request.headers),
             "may": visit.may,
-        }
-        return HTMLResponse(self._templates.render(template, {**frame, **values}), status, _HEADERS)
+            "needed": None,
+        } | dict(values)
+        headers = {**_HEADERS, "X-Torch-Needed": str(frame["needed"] or 0)}
+        return HTMLResponse(self._templates.render(template, frame), status, headers)
+
+
+def _needed(visit: Visit) -> int | None:
+    """How many things wait for a person, as every page shows it; None for who may not see it, or if it is not known."""
+    with suppress(TorchError):
+        return len(visit.needed(_NEEDED_SECONDS))
+    return None
 
 
 def _own_files() -> dict[str, bytes]:

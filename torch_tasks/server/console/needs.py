@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
+from torch_tasks.errors import TorchError
+from torch_tasks.model.task import TaskRecord
+from torch_tasks.orchestration.attention import Need
 from torch_tasks.server.console.page import ConsolePage, Visit
+from torch_tasks.server.console.paging import page_of
+from torch_tasks.server.console.spawning import spawn_choices
+
+_PER_PAGE = 25
 
 
 def gather(visit: Visit) -> dict[str, Any]:
-    return {"needs": visit.ask_together("fleet.needs")}
+    found = visit.needed()
+    shown = page_of(found, visit.query.get("page"), _PER_PAGE)
+    return {
+        "needed": len(found),
+        "shown": shown,
+        "tasks": _tasks_of(visit, shown.items),
+        "budgets": _budgets_of(visit, shown.items),
+        "choices": spawn_choices(visit) if any(need.kind == "unroutable" for need in shown.items) else None,
+    }
 
 
-NEEDS = ConsolePage("needs", "/", "Needs you", gather, in_menu=True)
+def _tasks_of(visit: Visit, found: Iterable[Need]) -> dict[str, TaskRecord]:
+    """The tasks that these are about, by their ids."""
+    ids = sorted({need.task for need in found if need.task})
+    records = visit.ask_together("task.records", task_ids=ids) if ids else []
+    return {record.spec.id: record for record in records}
+
+
+def _budgets_of(visit: Visit, found: Iterable[Need]) -> dict[str, list[Any]]:
+    """How the accounts stand that these are about, by their names."""
+    accounts = {need.account for need in found if need.account}
+    with suppress(TorchError):
+        return {
+            account: [line for line in visit.ask_together("budget.list", account=account) if line.limit is not None]
+            for account in accounts
+        }
+    return {}
+
+
+NEEDS = ConsolePage("needs", "/", "Needs you", gather, news="tasks,agents,questions", in_menu=True)

@@ -9,9 +9,10 @@ from typing import Any
 from torch_tasks.caller import caller
 from torch_tasks.operations.operation import Access, Operation, operation_named, request_of
 from torch_tasks.operations.performing import perform_here
+from torch_tasks.orchestration.attention import Need
 from torch_tasks.security.decision import decide
 from torch_tasks.security.rights import Right, Subject
-from torch_tasks.server.console.shared import SharedReplies
+from torch_tasks.server.console.shared import SHARED_SECONDS, SharedReplies
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Visit:
     def ask_together(self, name: str, **fields: Any) -> Any:
         """The same, of an operation whose reply does not depend on who asks: it may be a moment old."""
         return self.shared.reply(*self._reading(name, fields))
+
+    def needed(self, oldest: float = SHARED_SECONDS) -> list[Need]:
+        """What waits for a person; it may be ``oldest`` seconds old."""
+        needs: list[Need] = self.shared.reply(*self._reading("fleet.needs", {}), oldest)
+        return needs
 
     def may(self, name: str, **about: str) -> bool:
         """Whether the person may ask for the operation, so that a page offers nothing that would be refused.

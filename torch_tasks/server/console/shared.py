@@ -20,7 +20,7 @@ _MOST_SHARED = 256
 @dataclass
 class _Shared:
     reply: Any = None
-    until: float = 0.0
+    asked_at: float = float("-inf")
     asking: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -32,14 +32,14 @@ class SharedReplies:
         self._kept: dict[tuple[str, str], _Shared] = {}
         self._changing = threading.Lock()
 
-    def reply(self, operation: Operation[Any, Any], asked: Any) -> Any:
+    def reply(self, operation: Operation[Any, Any], asked: Any, oldest: float = SHARED_SECONDS) -> Any:
         """The reply that is a moment old, or a new one; :class:`NotAllowed` for a caller that may not see it."""
         require(operation.name, operation.right, operation.about(asked), operation.also(asked))
         shared = self._place((operation.name, asked.model_dump_json()))
         with shared.asking:
-            if shared.until <= self._clock():
+            if shared.asked_at + oldest <= self._clock():
                 shared.reply = perform_here(operation, asked)
-                shared.until = self._clock() + SHARED_SECONDS
+                shared.asked_at = self._clock()
             return shared.reply
 
     def _place(self, key: tuple[str, str]) -> _Shared:

@@ -14,7 +14,9 @@ export function sendForms() {
 
 async function send(form, button) {
   const body = new URLSearchParams(new FormData(form, button));
-  if (button) button.disabled = true;
+  const buttons = [...form.querySelectorAll("button")].filter((one) => !one.disabled);
+  form.dataset.keep = "sending"; // news must not make it a form that can be sent once more
+  for (const one of buttons) one.disabled = true;
   try {
     const headers = { "X-Torch-Console": "script" };
     const reply = await fetch(form.action, { method: "POST", body, headers });
@@ -29,7 +31,8 @@ async function send(form, button) {
   } catch {
     say("The server did not answer. Whether it was done is not known: look before you try again.", true);
   } finally {
-    if (button) button.disabled = false;
+    for (const one of buttons) one.disabled = false;
+    delete form.dataset.keep;
     document.dispatchEvent(new CustomEvent("torch-done"));
   }
 }

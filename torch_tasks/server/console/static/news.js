@@ -46,6 +46,7 @@ async function refresh(content) {
   try {
     const reply = await fetch(location.href, { headers: { "X-Torch-Console": "script" } });
     if (reply.redirected || reply.status === 401) return location.reload(); // the login is over
+    showNeeded(Number(reply.headers.get("X-Torch-Needed")));
     const fresh = document.createElement("template");
     fresh.innerHTML = await reply.text();
     showTimes(fresh.content);
@@ -63,4 +64,15 @@ function say(text) {
   const place = document.getElementById("connection");
   place.textContent = text;
   place.hidden = !text;
+}
+
+/** How many things wait for a person: in the menu, and in the page's title, which is seen where the page is not. */
+function showNeeded(count) {
+  const place = document.getElementById("needed");
+  if (place) {
+    place.textContent = count;
+    place.hidden = count === 0;
+  }
+  const title = document.title.replace(/^\(\d+\) /, "");
+  document.title = count ? `(${count}) ${title}` : title;
 }

@@ -1,0 +1,61 @@
+"""What a person is told when something was done that a form asked for, and where they go to see what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from torch_tasks.orchestration.holds import HoldReport
+from torch_tasks.visible_text import one_line
+
+_LONGEST = 300
+
+
+def said_of(operation: str, asked: Any, reply: Any) -> str:
+    """What came of it, in a sentence."""
+    words = _WORDS.get(operation)
+    return one_line(words(asked, reply), _LONGEST) if words else f"{operation}: done"
+
+
+def place_of(operation: str, reply: Any) -> str | None:
+    """The page that shows what becomes of it; None: the one that its person is at."""
+    place = _PLACES.get(operation)
+    return place(reply) if place else None
+
+
+def _held(asked: Any, report: HoldReport) -> str:
+    done = "goes on" if report.hold.lifted else "is held"
+    silent = f"; no word yet from {', '.join(report.silent)}, which will heed it all the same" if report.silent else ""
+    unreached = f"; the broker is away, so only this machine knows: {report.unreached}" if report.unreached else ""
+    still = f"; this machine stays stopped {report.still}" if report.still else ""
+    return f"{_SCOPES.get(report.scope, report.scope)} {done}{silent}{unreached}{still}"
+
+
+_SCOPES = {"all": "every agent", "stop": "the fleet"}
+
+_WORDS: Mapping[str, Callable[[Any, Any], str]] = {
+    "task.answer": lambda asked, reply: str(reply),
+    "task.replay": lambda asked, reply: f"task {reply.id} is queued again",
+    "task.drop": lambda asked, reply: f"{asked.task_id} is deleted",
+    "task.cancel": lambda asked, reply: f"task {asked.task_id}, which was {reply}, is being cancelled",
+    "agent.spawn": lambda asked, reply: f"an agent of the role {asked.role} is being started",
+    "agent.retire": lambda asked, reply: f"{asked.agent_id} is retiring",
+    "agent.forget": lambda asked, reply: reply.words,
+    "agent.release": lambda asked, reply: f"{asked.agent_id} is started again",
+    "agent.pause": _held,
+    "agent.resume": _held,
+    "fleet.stop": _held,
+    "fleet.start": _held,
+    "node.drain": lambda asked, reply: (
+        f"{asked.node} is drained"
+        + (f"; at work are still {', '.join(agent for agent, _ in reply.working)}" if reply.working else "")
+    ),
+    "node.undrain": lambda asked, reply: f"{asked.node} is in use again",
+    "checkin.pause": lambda asked, reply: f"check-in {asked.checkin_id} is suspended",
+    "checkin.remove": lambda asked, reply: f"check-in {asked.checkin_id} is removed",
+}
+
+_PLACES: Mapping[str, Callable[[Any], str]] = {
+    "agent.spawn": lambda reply: f"/fleet?spawned={quote(reply.id)}",
+}
