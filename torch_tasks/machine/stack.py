@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -209,7 +210,7 @@ class Stack:
         steps: list[Callable[[], Iterable[str]]] = [
             partial(self._end_recorded, "up"),
             partial(self._end_unrecorded, "up"),  # from here on, nothing is started again
-            *(partial(self._end_recorded, name) for name in ("server", "flower", "beat", "node")),
+            partial(self._end_recorded, "server", "flower", "beat", "node"),
             self._end_agent_workers,
             self._end_unrecorded,
             *(() if keep_agents else (self._end_panes,)),
@@ -227,13 +228,24 @@ class Stack:
             raise NotEnded(f"not everything could be ended: {'; '.join(troubles)}. Ended: {', '.join(ended) or 'none'}")
         return ended
 
-    def _end_recorded(self, name: str) -> list[str]:
-        return [name] if self.processes.stop(name, GRACE) else []
+    def _end_recorded(self, *names: str) -> Iterator[str]:
+        """End these at once, for each may take its whole grace."""
+        with ThreadPoolExecutor(max(1, len(names))) as at_once:
+            ends = {name: at_once.submit(self.processes.stop, name, GRACE) for name in names}
+        troubles: list[str] = []
+        for name, end in ends.items():
+            try:
+                if end.result():
+                    yield name
+            except (TorchError, OSError) as error:
+                troubles.append(str(error))
+        if troubles:
+            raise NotEnded("; ".join(troubles))
 
-    def _end_agent_workers(self) -> list[str]:
+    def _end_agent_workers(self) -> Iterator[str]:
         """End those that the node worker has left."""
         names = [running.name for running in self.processes.all_running() if running.name.startswith("agent-")]
-        return [name for name in names if self.processes.stop(name, GRACE)]
+        return self._end_recorded(*names)
 
     def _end_unrecorded(self, only: str = "") -> list[str]:
         found = [(name, process) for name, process in self._unrecorded() if only in ("", name)]
