@@ -89,8 +89,10 @@ AUDIT = f"{PREFIX}audit"
 NOTICES = f"{PREFIX}notices"
 #: Hash of agent id → the last message in which it reported its status.
 LAST_STATUS = f"{PREFIX}last_status"
-#: Hash of what needs a person (:mod:`torch_tasks.orchestration.attention`) → when the notify command was run for it.
+#: Hash of a need and a channel (:mod:`torch_tasks.orchestration.notifying`) → when it was told there, or seen.
 NOTIFIED = f"{PREFIX}notified"
+#: Sorted set of the channels that some process serves, by the second until which it surely does.
+NOTIFIERS = f"{PREFIX}notifiers"
 #: Hash of the same → the broker's millisecond at which a server first saw it.
 NEEDED_SINCE = f"{PREFIX}needed_since"
 #: Set of the accounts with providers of models that were ever used; see :func:`account`.
@@ -167,7 +169,7 @@ def rollups(node: str) -> str:
 
 
 def notifying(need: str) -> str:
-    """Held for a while by the node that runs its notify command for this need."""
+    """Held for a while by the process that tells of this need by one of its channels."""
     return f"{PREFIX}notifying:{need}"
 
 

@@ -31,6 +31,7 @@ from torch_tasks.model.near import near
 from torch_tasks.model.reader import LIMIT_BYTES
 from torch_tasks.model.sandbox import BoxSettings
 from torch_tasks.model.spawn import Pool
+from torch_tasks.notify_settings import NotifySettings
 from torch_tasks.server_settings import ExpandedPath, Finite, ServerSettings
 from torch_tasks.state_folder import StateFolder
 from torch_tasks.telemetry_settings import TelemetrySettings
@@ -46,7 +47,7 @@ Certify = Literal["auto", "warn", "off"]
 Signing = Literal["enforce", "warn", "off"]
 
 
-class Settings(BoxSettings, TelemetrySettings, ServerSettings):
+class Settings(BoxSettings, TelemetrySettings, NotifySettings, ServerSettings):
     """The settings of one process; read once, never changed afterwards."""
 
     model_config = SettingsConfigDict(env_prefix="TORCH_", env_ignore_empty=True, extra="forbid", frozen=True)
@@ -278,9 +279,6 @@ class Settings(BoxSettings, TelemetrySettings, ServerSettings):
     )
     quarantine_healthy_seconds: Finite = Field(
         60.0, gt=0, description="After so long without a crash, an agent worker's crashes are forgotten."
-    )
-    notify_command: str | None = Field(
-        None, description="A shell command that the node worker runs when something needs a person: see docs/notify.md."
     )
     git_seconds: Finite = Field(
         60.0, gt=0, description="How often a node worker looks at its agents' git trees, if git.toml says so."

@@ -87,7 +87,8 @@ def paused() -> str:
 
 def for_you() -> str:
     found = needs(fleet())
-    unnoticed = "" if settings().notify_command else "\nset TORCH_NOTIFY_COMMAND to be notified (docs/notify.md)"
+    is_told = any(not one.push for one in settings().channels)
+    unnoticed = "" if is_told else "\nset TORCH_NOTIFY_COMMAND to be notified (docs/notify.md)"
     words = "\n".join(f"{need.text}: '{need.do}'" for need in found) or "nothing"
     if any(need.kind not in PASSING for need in found):
         raise TorchError(words + unnoticed)

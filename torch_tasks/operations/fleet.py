@@ -20,6 +20,7 @@ from torch_tasks.operations.operation import WAIT_SECONDS, Access, News, Nothing
 from torch_tasks.orchestration import holds
 from torch_tasks.orchestration.attention import Need, needs
 from torch_tasks.orchestration.holds import HoldReport
+from torch_tasks.orchestration.notifying import note_seen
 from torch_tasks.security.rights import EVERYBODY, Right, Subject
 from torch_tasks.store.messages import role_named
 from torch_tasks.store.rollups import KEPT_DAYS
@@ -75,6 +76,16 @@ def report(asked: Since) -> FleetReport:
 def needs_now(asked: Nothing) -> list[Need]:
     """What waits for a person now: questions, logins, dead tasks, agents that do not stay alive."""
     return needs(fleet())
+
+
+class SeenNeed(Request):
+    need: str = Field(min_length=1, max_length=1000, description="The id of what waits for a person.")
+
+
+@operation("fleet.seen", Right.ANSWER, access=Access.WRITE)
+def see(asked: SeenNeed) -> None:
+    """Note that a person has seen what waits: no further channel tells of it. It waits as before."""
+    note_seen(fleet(), asked.need)
 
 
 @operation("fleet.memory", Right.LOOK)

@@ -16,8 +16,11 @@ from starlette.routing import BaseRoute, Route
 from torch_tasks.errors import RequestNotTaken, TorchError, UnknownOperation
 from torch_tasks.fleet import fleet
 from torch_tasks.mcp.http import HttpDoor
+from torch_tasks.model.notify_channel import PUSH
 from torch_tasks.monitoring.readiness import ReadinessProbe, lacks_of_broker, lacks_of_disk
 from torch_tasks.operations.performing import perform_here
+from torch_tasks.orchestration.channels import senders
+from torch_tasks.orchestration.notifying import Notifier
 from torch_tasks.server import openapi
 from torch_tasks.server.calls import Calls, listed
 from torch_tasks.server.console.console import Console
@@ -29,6 +32,9 @@ from torch_tasks.server.people.login import LoginDoors
 from torch_tasks.server.people.provider import OpenIdProvider
 from torch_tasks.server.people.sessions import Sessions
 from torch_tasks.server.problems import problem
+from torch_tasks.server.push.doors import PushDoors
+from torch_tasks.server.push.sending import PushKey
+from torch_tasks.server.push.subscriptions import Subscriptions
 from torch_tasks.server.tokens import AccessTokens
 from torch_tasks.settings import Settings
 
@@ -42,6 +48,8 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
     flower = FlowerDoor(settings)
     calls = Calls(hub, settings.server_request_bytes, settings.server_slow_seconds)
     console = Console(settings, calls, sessions)
+    push = PushDoors(settings, calls, sessions, PushKey(settings.state), Subscriptions(settings.state, tokens))
+    notifier = Notifier({PUSH: push.sender, **senders(settings)}, fleet())
     readiness = ReadinessProbe(lambda: _lacks(hub))
     mcp = HttpDoor(perform_here, settings.server_request_bytes)
     measured = fleet_measures()
@@ -70,7 +78,9 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with mcp.running(), flower.running():
             hub.open()
+            notifier.loop.start()
             yield
+            notifier.loop.stop()
             hub.close()
 
     routes: list[BaseRoute] = [
@@ -84,6 +94,7 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
         Route("/mcp", mcp.app),
         *doors.routes(),
         *flower.routes(),
+        *push.routes(),
         *console.routes(),
     ]
     entrance = Middleware(Entrance, tokens=tokens, sessions=sessions, names=names, most=settings.server_requests)

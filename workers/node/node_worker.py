@@ -18,7 +18,9 @@ from torch_tasks.errors import BrokerAway, NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.machine.fleet_keys import require_own_fleet
 from torch_tasks.model.agent import AgentSpec, Lifetime
+from torch_tasks.orchestration.channels import senders
 from torch_tasks.orchestration.housekeeping import run_if_overdue
+from torch_tasks.orchestration.notifying import Notifier
 from torch_tasks.orchestration.scaling import start_pool_agents
 from torch_tasks.security.audit import note_event
 from torch_tasks.state_folder import TMUX, require_short
@@ -33,7 +35,6 @@ from torch_tasks.workers.node.keys_keeper import KeysKeeper
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.machine_pages import machine_pages
 from torch_tasks.workers.node.node_presence import NodePresence
-from torch_tasks.workers.node.notifier import Notifier
 from torch_tasks.workers.node.rollup_keeper import RollupKeeper
 from torch_tasks.workers.node.span_sender import SpanSender
 
@@ -85,8 +86,8 @@ class NodeStep(bootsteps.StartStopStep):
         self._loops = [NodeMaintenance(self.agents, self.presence, fleet()).loop, discipline.loop, self._audit.loop]
         self._rollups = RollupKeeper(self.agents.reports, fleet())
         self._loops += [KeysKeeper(fleet()).loop, self._rollups.loop]
-        if command := fleet().settings.notify_command:
-            self._loops.append(Notifier(command, fleet()).loop)
+        if channels := senders(fleet().settings):
+            self._loops.append(Notifier(channels, fleet()).loop)
         if endpoint := fleet().settings.otlp_endpoint:
             self._loops.append(SpanSender(endpoint, fleet()).loop)
         if fleet().settings.metrics:

@@ -44,6 +44,7 @@ OF_PROGRAMS = {
     "checkin.readiness": "the warnings of Torch().checkins",
     "fleet.health": "SystemMonitor().get_system_health(), python -m torch_tasks.orchestration.agent_registry --status",
     "fleet.needs": "part of fleet.summary",
+    "fleet.seen": "the console, where a notification is opened, or the button Seen is pressed",
     "message.listen": "NovaOrchestrator().subscribe_to_role()",
     "name.find": "ids of which the beginning is typed, completion, and what is near to a mistyped word",
     "task.records": "the console",

@@ -40,7 +40,19 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
     "Cache-Control": "no-store",
 }
-_MEDIA = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "png": "image/png"}
+_MEDIA = {
+    "css": "text/css",
+    "html": "text/html",
+    "js": "text/javascript",
+    "png": "image/png",
+    "svg": "image/svg+xml",
+    "webmanifest": "application/manifest+json",
+}
+_FILE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": _POLICY,
+    "Service-Worker-Allowed": "/",
+}
 _LONGEST_FORM = 1 << 20
 _NEEDED_SECONDS = 1.0
 """So old may the number be that all pages show of what waits for a person."""
@@ -95,7 +107,7 @@ class Console:
         if name not in self._files:
             return problem(UnknownOperation(f"the console has no file {name[:60]!r}"))
         media = _MEDIA[name.rpartition(".")[2]]
-        return Response(self._files[name], media_type=media, headers={"Cache-Control": "no-cache"})
+        return Response(self._files[name], media_type=media, headers=_FILE_HEADERS)
 
     def _page(
         self,

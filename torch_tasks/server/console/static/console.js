@@ -3,8 +3,17 @@
 import { follow } from "./news.js";
 import { showTimes } from "./times.js";
 import { sendForms } from "./forms.js";
+import { listenToKeys } from "./keys.js";
+import { reachWide } from "./places.js";
+import { offerPush, showNeed } from "./push.js";
 
 showTimes(document);
 setInterval(() => showTimes(document), 5000);
 sendForms();
 follow(document.getElementById("content"));
+listenToKeys();
+reachWide();
+document.addEventListener("torch-shown", () => reachWide());
+showNeed();
+offerPush();
+navigator.serviceWorker?.register("/static/worker.js", { scope: "/" }).catch(() => {}); // a private window keeps none
