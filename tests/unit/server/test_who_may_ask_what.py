@@ -16,6 +16,7 @@ from browsers import PAGE, WEB, Browser, Site
 from clients import read_settings_anew
 from fakes.openid import FakeProvider
 
+from torch_tasks.security.rights import Right
 from torch_tasks.server.application import application
 from torch_tasks.server.console.pages import PAGES
 from torch_tasks.server.events import EventHub
@@ -42,6 +43,9 @@ A_PAGE = Row(LOGIN, IN, IN, IN)
 WITH_A_LOGIN = Row(REFUSED, IN, IN, IN)
 FOR_OPERATORS = Row(REFUSED, REFUSED, REFUSED, IN)
 
+ROWS_OF_PAGES = {Right.LOOK: A_PAGE, Right.AUDIT: Row(LOGIN, REFUSED, REFUSED, IN)}
+"""By the right that a page declares."""
+
 ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/healthz"): EVERYBODY,
     ("GET", "/readyz"): EVERYBODY,
@@ -67,7 +71,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/push/key"): WITH_A_LOGIN._replace(nobody=LOGIN),
     ("POST", "/push/begin"): WITH_A_LOGIN,
     ("POST", "/push/end"): WITH_A_LOGIN,
-    **{("GET", page.path): A_PAGE for page in PAGES},
+    **{("GET", page.path): ROWS_OF_PAGES[page.right] for page in PAGES},
 }
 
 

@@ -27,6 +27,7 @@ input, button, a.button { box-sizing: border-box; font: inherit; width: 100%; pa
 input { border: 1px solid #8888; border-radius: 6px; }
 button, a.button { display: block; margin-top: .6rem; border: 0; border-radius: 6px; background: #2d5bd1; color: #fff; }
 a.button { text-align: center; text-decoration: none; }
+p a:not(.button) { color: light-dark(#1f54c4, #8ab0ff); }
 dl { display: grid; grid-template-columns: auto 1fr; gap: .3rem 1rem; }
 dd { margin: 0; overflow-wrap: anywhere; }
 """

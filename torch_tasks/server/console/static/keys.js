@@ -15,7 +15,7 @@ export function listenToKeys() {
 /** The letter of each page of the menu: the first of its name that no page before it has. */
 export function letters() {
   const found = new Map();
-  for (const link of document.querySelectorAll("nav a")) {
+  for (const link of document.querySelectorAll("header nav a")) {
     const free = [...link.textContent.trim().toLowerCase()].find((one) => /[a-z]/.test(one) && !found.has(one));
     if (free) found.set(free, link);
   }
