@@ -14,6 +14,7 @@ from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.budget import Charge
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, TaskSpec
+from torch_tasks.orchestration.notifying import marks
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +80,7 @@ def test_each_need_is_told_once(shared_node: Node, broker: Broker, torch: Torch,
         # Who logs in and is logged out again needs a person again.
         registry = fleet().registry
         registry.heartbeat(enter("out-1", AgentState.READY))
-        until(lambda: "login out-1" not in fleet().client.hkeys("nova:torch:notified"), "the login is no need any more")
+        until(lambda: "login out-1" not in marks(fleet()), "the login is no need any more")
         enter("out-1", AgentState.LOGIN)
         until(lambda: len(lines()) > len(expected) + 1, "the second login is told")
         assert lines() == sorted([*expected, expected[-1], expected[2]])
@@ -98,6 +99,7 @@ def test_a_command_that_fails_is_run_again(shared_node: Node, torch: Torch, tmp_
     )
     enter("out-2", AgentState.LOGIN)
     until(lambda: "ended with exit code 7" in node.logs(), "its failure is logged")
-    assert "Its output: no signal. Not notified: out-2 (claude on n) wants a login" in node.logs()
+    until(lambda: "Not notified by command: out-2 (claude on n) wants a login" in node.logs(), "of what, too")
+    assert "Its output: no signal; again in " in node.logs()
     until(told.exists, "it was run again")
     assert told.read_text() == "login|out-2|||torch-tasks attach out-2\n"
