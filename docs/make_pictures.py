@@ -88,7 +88,6 @@ def fleet() -> Iterator[tuple[str, str]]:
         declared = ("sh-1:builder:bash", "sh-2:builder:bash", "qa-1:qa:bash", "dev-1:developer:python:coder")
         stack.up([AgentSpec.parse(one) for one in declared], beat=True, flower=False)
         torch = Torch()
-        torch.checkins.add("every day at 8:00", "Report what you did yesterday.", "dev-1", id="morning")
         for name, prompt in TASKS:
             task = torch.enqueue(prompt, id=name, title=name.replace("-", " ").capitalize(), role="builder")
             if name != "nightly":
@@ -98,6 +97,7 @@ def fleet() -> Iterator[tuple[str, str]]:
         until = time.monotonic() + 60
         while str(torch.task("clean").status) != "waiting" and time.monotonic() < until:
             time.sleep(0.2)
+        torch.checkins.add("every day at 8:00", "Report what you did yesterday.", "dev-1", id="morning")
         server = server_of(settings().state)
         assert server
         yield server.url, (home / "s" / "server.token").read_text().strip()

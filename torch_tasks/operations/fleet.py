@@ -20,7 +20,7 @@ from torch_tasks.operations.operation import WAIT_SECONDS, Access, News, Nothing
 from torch_tasks.orchestration import holds
 from torch_tasks.orchestration.attention import Need, needs
 from torch_tasks.orchestration.holds import HoldReport
-from torch_tasks.orchestration.notifying import note_seen
+from torch_tasks.orchestration.notifying import note_seen, seen
 from torch_tasks.security.rights import EVERYBODY, Right, Subject
 from torch_tasks.store.messages import role_named
 from torch_tasks.store.rollups import KEPT_DAYS
@@ -75,7 +75,8 @@ def report(asked: Since) -> FleetReport:
 @operation("fleet.needs", Right.LOOK)
 def needs_now(asked: Nothing) -> list[Need]:
     """What waits for a person now: questions, logins, dead tasks, agents that do not stay alive."""
-    return needs(fleet())
+    known = seen(fleet())
+    return [need.model_copy(update={"is_seen": True}) if need.id in known else need for need in needs(fleet())]
 
 
 class SeenNeed(Request):

@@ -183,6 +183,8 @@ class Need(Model):
     role: str = ""
     skills: tuple[str, ...] = ()
     """What an agent must have that serves the tasks that no agent serves."""
+    is_seen: bool = False
+    """Whether somebody has seen it, so that no further channel tells of it."""
 
     @classmethod
     def of(cls, kind: NeedKind, subject: str, text: str, do: str, **about: Any) -> Self:

@@ -96,5 +96,5 @@ class TargetSender:
 
 def _facts(need: Need) -> Mapping[str, str]:
     """What the command finds in its environment."""
-    facts = need.model_dump(mode="json", exclude={"id"})
+    facts = need.model_dump(mode="json", include={"kind", "text", "do", "agent", "task", "account"})
     return {f"TORCH_NOTIFY_{name.upper()}": str(value).replace("\0", "")[:_LONGEST] for name, value in facts.items()}

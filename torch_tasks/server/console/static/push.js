@@ -72,7 +72,7 @@ export async function showNeed() {
   if (!need) return;
   address.searchParams.delete("need");
   history.replaceState(history.state, "", address);
-  document.getElementById(`need-${need}`)?.scrollIntoView({ block: "center" });
+  document.getElementById(`need-${need.replaceAll(" ", "-")}`)?.scrollIntoView({ block: "center" });
   const body = new URLSearchParams({ need, _proof: proof });
   await fetch("/do/fleet.seen", { method: "POST", body, headers: { "X-Torch-Console": "script" } });
 }
