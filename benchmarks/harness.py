@@ -22,6 +22,7 @@ import psutil
 from torch_tasks import Torch
 from torch_tasks.machine.broker import administrators_address, start_broker, stop_broker
 from torch_tasks.settings import Settings
+from torch_tasks.settings import settings as settings_of_process
 from torch_tasks.system.processes import Processes
 from torch_tasks.workers.tmux.server import AgentServer
 
@@ -136,6 +137,7 @@ def open_stage() -> Iterator[Stage]:
         stack.callback(stop_broker, settings, GRACE_SECONDS)
         start_broker(settings)
         os.environ["TORCH_BROKER_URL"] = administrators_address(settings).url.get_secret_value()
+        settings_of_process.cache_clear()  # starting the broker has read them
         broker = Processes(settings.state.run).find("broker")
         assert broker is not None
         yield Stage(folder, psutil.Process(broker.pid), Torch())
