@@ -16,6 +16,7 @@ from typing import Any
 
 import redis
 from redis.client import Pipeline, PubSub
+from redis.connection import DefaultParser
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -41,6 +42,14 @@ from torch_tasks.system import own_broker
 
 IDLE_SECONDS = 15
 """A connection that was idle for longer is checked before it is used."""
+
+
+class CannotWrite(NoConnection):
+    """The broker lives and takes nothing, not even a PING, because it cannot write to its disk."""
+
+
+# To redis-py it would be an error of that command alone; workers and what keeps them alive would end of it.
+DefaultParser.EXCEPTION_CLASSES["MISCONF"] = CannotWrite
 
 LOST = (NoConnection, NoAnswer, InvalidResponse)
 """What redis-py raises when no broker is at the other end. Only code with a client of kombu's or Celery's needs it;
@@ -114,10 +123,12 @@ def connect(address: BrokerAddress | None = None, *, decoded: bool = True, wait_
 
 
 def answers(address: BrokerAddress) -> bool:
-    """Whether the broker answers within a second and takes the password; without another try."""
+    """Whether the broker answers within a second and takes the password, though it may be unable to do more."""
     pool = redis.ConnectionPool.from_url(address.url.get_secret_value(), **_options(address, seconds=1.0))
     try:
         return bool(redis.Redis(connection_pool=pool).ping())
+    except CannotWrite:
+        return True
     except LOST:
         return False
     finally:
@@ -233,7 +244,7 @@ def _explanation(address: BrokerAddress, error: BaseException) -> str:
         return f"the broker at {where} is still loading its data. Try again in a moment"
     if any(isinstance(cause, OutOfMemoryError) for cause in causes):
         return f"the broker at {where} takes nothing new: its memory is used up. {REMEDY}"
-    if any(isinstance(cause, redis.ResponseError) for cause in causes):
+    if any(isinstance(cause, (redis.ResponseError, CannotWrite)) for cause in causes):
         return f"the broker at {where} cannot serve requests now: {_reason(causes)}. Look at its log"
     if address.source == "torch-tasks up":
         return f"no broker answers at {where}: {_reason(causes)}. Start it with 'torch-tasks up'"
