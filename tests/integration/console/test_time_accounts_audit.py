@@ -1,4 +1,4 @@
-"""The agenda, the accounts and the audit in a browser."""
+"""The agenda, the accounts, the report and the audit in a browser."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from chromium import PHONE, Chromium, Window, logged_in
-from nodes import Broker
+from nodes import Broker, Node
 from playwright.sync_api import expect
 from served import Served, served
 
@@ -25,7 +25,8 @@ def budgeted(broker: Broker, torch: Torch) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def window(browser: Chromium, budgeted: Served) -> Iterator[Window]:
+def window(browser: Chromium, budgeted: Served, shared_node: Node) -> Iterator[Window]:
+    shared_node.agent_worker("dev-1", "developer")
     with logged_in(browser, budgeted) as window:
         yield window
 
@@ -43,7 +44,6 @@ def test_a_check_in_is_added_paused_changed_and_removed(window: Window) -> None:
     assert page.get_by_label("Note, as the agent gets it").input_value() == "How far are you?"  # as it was typed
     window.forgive("400")
     page.get_by_label("When", exact=True).fill("every 30m")
-    page.get_by_label("or all of the role").evaluate("one => one.append(new Option('developer'))")  # none is online
     page.get_by_label("or all of the role").select_option("developer")
     page.get_by_role("button", name="Add it").click()
     card = page.locator("article", has_text="How far are you?")
@@ -84,6 +84,14 @@ def test_an_account_shows_what_is_left_and_that_it_rests(window: Window) -> None
     expect(card).to_contain_text("used up")
     expect(card).to_contain_text("it rests until")
     expect(card).to_contain_text("1,234")
+
+
+def test_the_report_is_there_for_other_days_too(window: Window) -> None:
+    window.page.goto("/report")
+    expect(window.page.get_by_role("heading", name="The fleet from")).to_be_visible()
+    window.page.get_by_role("link", name="30 days").click()
+    expect(window.page.get_by_text("Nothing was recorded in this time")).to_be_visible()
+    assert window.page.url.endswith("?days=30")
 
 
 def test_the_audit_is_searched_and_verified_by_who_may(browser: Chromium, budgeted: Served, window: Window) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from torch_tasks.cli.report import _round_top, as_markdown, page, print_report
+from torch_tasks.cli.report import print_report
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentInfo, AgentStatus
@@ -20,6 +20,8 @@ from torch_tasks.model.metrics import Metric
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.model.report import FleetReport, report_of
 from torch_tasks.model.rollup import AgentDay, NodeDay, Stretch, count_key
+from torch_tasks.monitoring.report_page import _round_top, page
+from torch_tasks.monitoring.report_words import as_markdown
 from torch_tasks.monitoring.rollups import MachineRollups, _by_day
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import TALLY

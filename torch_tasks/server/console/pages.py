@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch_tasks.server.console import accounts, agenda, auditing, board, fleet, needs, task, texts
+from torch_tasks.server.console import accounts, agenda, auditing, board, fleet, needs, reporting, task, texts
 from torch_tasks.server.console.page import ConsolePage
 
 PAGES: tuple[ConsolePage, ...] = (
@@ -14,5 +14,6 @@ PAGES: tuple[ConsolePage, ...] = (
     agenda.AGENDA,
     agenda.CHECKIN,
     accounts.ACCOUNTS,
+    reporting.REPORT,
     auditing.AUDIT,
 )
