@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-from torch_tasks.caller import OPERATOR, CallerKind, caller, own_desk
+from torch_tasks.caller import OPERATOR, Caller, CallerKind, caller, own_desk
 from torch_tasks.errors import BadSignature, KeyNotFound, KeyRevoked, KeysUnusable
 from torch_tasks.redaction import protect
 from torch_tasks.settings import Settings, settings
@@ -206,12 +206,12 @@ class Keyring:
     # ── identities ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def identity(self, kind: CallerKind | None = None) -> Identity:
-        """With which this process signs: its node's, or that of the person at this machine.
+        """With which this process signs: that of the person at this machine, if it asks, else its node's.
 
         A folder that may not issue certificates and has none of this kind offers the one that it has.
         :class:`KeyRevoked` or :class:`KeysUnusable` if that was revoked or has ended; the root's folder replaces it.
         """
-        kind = kind or (CallerKind.PERSON if caller().kind is CallerKind.PERSON else CallerKind.NODE)
+        kind = kind or (CallerKind.PERSON if _is_at_this_machine(caller()) else CallerKind.NODE)
         name = self.node if kind is CallerKind.NODE else OPERATOR
         found = self._known_identity(kind, name)
         if self.may_issue and (found is None or self.needs_renewal(found.certificate)):
@@ -399,3 +399,8 @@ def _keyring(folder: Path, node: str) -> Keyring:
 def note_key_change(what: str, on: str, *, by_itself: bool = False, must: bool = False) -> None:
     """Have the audit note it, which stands above this."""
     load(NOTE_KEY_CHANGE)(what, on, by_itself=by_itself, must=must)
+
+
+def _is_at_this_machine(who: Caller) -> bool:
+    """Whether it is the person whose key lies here, and not one with a token or a login: for these, the node speaks."""
+    return (who.kind, who.name, who.role) == (CallerKind.PERSON, OPERATOR, None)
