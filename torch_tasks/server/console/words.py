@@ -47,6 +47,7 @@ _WORDS: Mapping[str, Callable[[Any, Any], str]] = {
     "agent.resume": _held,
     "fleet.stop": _held,
     "fleet.start": _held,
+    "fleet.seen": lambda asked, reply: "you have seen it: nobody else is told; it waits as before",
     "node.drain": lambda asked, reply: (
         f"{asked.node} is drained"
         + (f"; at work are still {', '.join(agent for agent, _ in reply.working)}" if reply.working else "")
