@@ -18,7 +18,7 @@ HEADERS = {
 }
 STYLE_PATH = "/login/style.css"
 _STYLE = """\
-:root { color-scheme: light dark; }
+:root { color-scheme: light dark; background: light-dark(#ffffff, #14171a); color: light-dark(#1b2127, #e6e9ec); }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 26rem; margin: 12vh auto 0; padding: 0 1rem; }
 h1 { font-size: 1.4rem; }
 p.refused { border-left: 4px solid #c0392b; padding-left: .8rem; }
