@@ -15,6 +15,7 @@ from torch_tasks.model.board import Board, BoardFilter, BoardPlace, PlaceText
 from torch_tasks.model.fields import Model, Skill, TaskId, Text
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.task import HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
+from torch_tasks.model.task_graph import TaskGraph
 from torch_tasks.model.trace import Span, Trace, spans_of
 from torch_tasks.model.traceparent import HEADER, TraceParent
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, News, Nothing, Request, WaitSeconds, operation
@@ -25,6 +26,7 @@ from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
 from torch_tasks.tasks import board, recovery, requests
 from torch_tasks.tasks.dead_letters import DeadLetters
+from torch_tasks.tasks.graph import graph_around
 from torch_tasks.tasks.handover import await_handover, hand_over
 from torch_tasks.tasks.publishing import Outgoing, accept_all
 from torch_tasks.tasks.run import run
@@ -186,6 +188,13 @@ def trace(asked: OfTask) -> Trace:
     for one, history in zip(records, histories, strict=True):
         spans += spans_of(one, history)
     return Trace(trace_id=trace_id, spans=tuple(spans), left_out=len({*ids, asked.task_id}) - len(shown))
+
+
+@operation("task.graph", Right.LOOK, about=_of_task)
+def graph(asked: OfTask) -> TaskGraph:
+    """What a task waits for and what waits for it, however far away."""
+    requests.record_of(asked.task_id)
+    return graph_around(asked.task_id, _may_see)
 
 
 def _may_see(task_id: str) -> bool:

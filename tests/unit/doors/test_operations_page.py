@@ -50,6 +50,7 @@ OF_PROGRAMS = {
     "task.records": "the console",
     "task.assign": "TaskOrchestrator().assign_task()",
     "task.board": "the console",
+    "task.graph": "the console",
 }
 
 

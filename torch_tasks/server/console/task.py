@@ -8,8 +8,10 @@ from typing import Any
 
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import HELD, NOT_BEGUN, Evidence, HistoryEntry, TaskRecord, TaskState, TaskStep
+from torch_tasks.model.task_graph import TaskGraph
 from torch_tasks.model.traceparent import TraceParent
 from torch_tasks.server.console.board import address
+from torch_tasks.server.console.graph import BOX_HEIGHT, BOX_WIDTH, draw
 from torch_tasks.server.console.page import ConsolePage, Visit
 from torch_tasks.server.console.spans import bars
 
@@ -52,6 +54,7 @@ def gather(visit: Visit) -> dict[str, Any]:
     record: TaskRecord = visit.ask("task.get", task_id=task_id)
     history: list[HistoryEntry] = visit.ask("task.history", task_id=task_id)
     trace = visit.ask("task.trace", task_id=task_id)
+    graph: TaskGraph = visit.ask("task.graph", task_id=task_id)
     agents = visit.ask_together("agent.list")
     evidence = record.result.evidence if record.result and not record.forged else ()
     return {
@@ -61,6 +64,10 @@ def gather(visit: Visit) -> dict[str, Any]:
         "checks": [one for one in evidence if one.kind == _CHECK],
         "bars": tuple(bars(trace, now())),
         "trace": trace,
+        "graph": draw(graph),
+        "graph_is_cut": graph.left_out,
+        "box_width": BOX_WIDTH,
+        "box_height": BOX_HEIGHT,
         "trace_address": address({"trace": TraceParent.of(record.trace, task_id).trace_id}),
         "successors": sorted({one.agent_id for one in agents} | {one.role for one in agents}),
         "has_begun": record.state in HELD,
