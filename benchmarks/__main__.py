@@ -43,6 +43,7 @@ NAMES = (
     "doors",
     "mcp",
     "server",
+    "console",
     "desk",
     "boxed",
     "certify",

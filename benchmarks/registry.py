@@ -21,7 +21,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
     """Look-ups among agents that were all entered through the registry itself."""
     found: list[Measure] = []
     for count, goal in GOALS_MS.items():
-        with _entered(count):
+        with entered(count):
             found += _looks(count, goal, 50 if quick else 500)
     return [*found, _idle()]
 
@@ -52,7 +52,7 @@ def _looks(count: int, goal: float | None, times: int) -> Iterator[Measure]:
 
 
 @contextmanager
-def _entered(count: int) -> Iterator[None]:
+def entered(count: int) -> Iterator[None]:
     """So many agents with fresh heartbeats, a third of them at work."""
     registry, dice = fleet().registry, random.Random(1)
     for number in range(count):
@@ -74,7 +74,7 @@ def _entered(count: int) -> Iterator[None]:
 
 def _idle() -> Measure:
     """What one heartbeat of an agent that does nothing has the broker do, at a fleet's own pace."""
-    with _entered(1):
+    with entered(1):
         (info,) = fleet().registry.agents()
         client = fleet().client
         fleet().registry.heartbeat(info)

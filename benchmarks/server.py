@@ -26,7 +26,7 @@ WATCHED_SECONDS = 20.0
 
 def measure(stage: Stage, quick: bool) -> list[Measure]:
     """Requests, then events, then what clients cost that only wait."""
-    with _served(stage) as (process, url, token):
+    with served(stage) as (process, url, token):
         headers = {"Authorization": f"Bearer {token}"}
         with httpx2.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as client:
             return [
@@ -37,7 +37,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 
 
 @contextmanager
-def _served(stage: Stage) -> Iterator[tuple[psutil.Process, str, str]]:
+def served(stage: Stage) -> Iterator[tuple[psutil.Process, str, str]]:
     state = StateFolder(stage.folder)
     argv = [sys.executable, "-m", "torch_tasks.cli", "serve", "--port", "0"]
     with (stage.folder / "server.log").open("wb") as log:

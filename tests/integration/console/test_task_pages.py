@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Chromium, logged_in
+from chromium import Chromium, Window, logged_in
 from nodes import AgentWorker, Node
 from playwright.sync_api import Page, expect
 from served import Served
@@ -26,10 +26,15 @@ def dev(shared_node: Node) -> AgentWorker:
 
 
 @pytest.fixture
-def page(browser: Chromium, server: Served, dev: AgentWorker) -> Iterator[Page]:
+def window(browser: Chromium, server: Served, dev: AgentWorker) -> Iterator[Window]:
     with logged_in(browser, server) as window:
-        yield window.page
+        yield window
         assert window.page.evaluate("window.was_run") is None, "what an agent wrote was run"
+
+
+@pytest.fixture
+def page(window: Window) -> Page:
+    return window.page
 
 
 def await_file(file: Path) -> str:
@@ -118,3 +123,62 @@ def test_the_board_is_found_through_its_address(page: Page, torch: Torch) -> Non
         task.cancel()
     page.goto(f"/tasks?q={mark}")
     until(lambda: re.search(r"cancelled\s+60", page.locator("#tab-cancelled").inner_text()), "all are cancelled")
+
+
+def test_a_task_is_enqueued_by_the_form(page: Page, window: Window, torch: Torch) -> None:
+    first, prompt = torch.enqueue("true", title="The first one", agent="dev-1"), "echo \"it was typed & 'done'\""
+    first.result(timeout=40)
+    page.goto("/tasks")
+    page.get_by_role("link", name="New task").click()
+    page.get_by_label("What the agent shall do").fill(prompt)
+    page.get_by_label("Agent", exact=True).fill("dev-1")
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("Time limit").fill("soon")
+    page.get_by_label("Begin after these tasks").fill(f"{first.id} ")
+    page.get_by_role("button", name="Hand it to the fleet").click()
+    expect(page.locator("[data-trouble]")).to_contain_text("timeout: ")
+    expect(page.get_by_label("Time limit")).to_be_focused()
+    window.errors.clear()  # the browser notes the status 400
+    expect(page.get_by_label("What the agent shall do")).to_have_value(prompt)
+    page.get_by_label("Time limit").fill("2m")
+    page.get_by_role("button", name="Hand it to the fleet").click()
+    expect(page).to_have_url(re.compile(r"/tasks/[0-9a-f]{32}$"))
+    expect(page.locator("#state .state")).to_have_text("succeeded", timeout=40_000)
+    expect(page.locator("#answer")).to_contain_text("it was typed & 'done'")
+    task = torch.task(page.url.rpartition("/")[2])
+    assert (task.record().spec.timeout, task.record().spec.after) == (120.0, (first.id,))
+    page.get_by_role("link", name="Copy as a new task").click()
+    expect(page.get_by_label("What the agent shall do")).to_have_value(prompt)
+    expect(page.get_by_label("Begin after these tasks")).to_have_value(first.id)
+
+
+def test_without_scripts_a_refused_form_keeps_what_was_typed(browser: Chromium, server: Served, torch: Torch) -> None:
+    with logged_in(browser, server, java_script_enabled=False) as window:
+        page = window.page
+        page.goto("/enqueue")
+        page.get_by_label("What the agent shall do").fill("echo <b>")
+        page.get_by_label("Role").select_option("")
+        page.get_by_text("More", exact=True).click()
+        page.get_by_label("Tries again after a crash").fill("many")
+        page.get_by_role("button", name="Hand it to the fleet").click()
+        expect(page.get_by_role("alert")).to_contain_text("max_retries: ")
+        expect(page.get_by_label("What the agent shall do")).to_have_value("echo <b>")
+        expect(page.get_by_label("Tries again after a crash")).to_have_value("many")
+        window.errors.clear()  # the browser notes the status 422
+
+
+def test_dependencies_are_a_graph_of_links(page: Page, torch: Torch, tmp_path: Path) -> None:
+    first = torch.enqueue(await_file(tmp_path / "go"), title="<i>First</i>", agent="dev-1")
+    beside = [torch.enqueue("true", title=f"Middle {n}", agent="dev-1", after=[first.id]) for n in range(2)]
+    last = torch.enqueue("true", title="Last", agent="dev-1", after=[one.id for one in beside])
+    page.goto(f"/tasks/{beside[0].id}")
+    expect(page.locator("#waits")).to_contain_text("<i>First</i>")
+    graph = page.locator("svg.graph")
+    expect(graph.get_by_role("link")).to_have_count(3)
+    expect(graph.get_by_role("link", name="<i>First</i>: running")).to_be_visible()
+    graph.get_by_role("link", name="Last: pending").click()
+    expect(page.get_by_role("heading", name="Last")).to_be_visible()
+    expect(page.locator("svg.graph").get_by_role("link")).to_have_count(4)
+    (tmp_path / "go").touch()
+    last.result(timeout=40).raise_for_status()
+    expect(page.locator("svg.graph").get_by_role("link", name="Middle 1: succeeded")).to_be_visible()

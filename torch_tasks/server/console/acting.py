@@ -14,6 +14,7 @@ from torch_tasks.errors import InvalidRequest, RequestNotTaken
 from torch_tasks.operations.operation import Access, operation_named, request_of
 from torch_tasks.operations.performing import perform_here
 from torch_tasks.server.calls import lists_in
+from torch_tasks.server.console.typed_fields import typed
 from torch_tasks.server.console.words import place_of, said_of
 
 PROOF, ONCE, THEN = "_proof", "_once", "_then"
@@ -69,10 +70,18 @@ class FilledForm:
         if operation.access is not Access.WRITE:
             raise RequestNotTaken(f"{operation.name} changes nothing: a form has no use for it", 405)
         lists = lists_in(operation)
-        given = {name: values if name in lists else _only(name, values) for name, values in self.fields.items()}
+        given = {
+            name: values if name in lists else typed(operation, name, _only(name, values))
+            for name, values in self.fields.items()
+        }
         asked = request_of(operation, given)
         reply = perform_here(operation, asked, self.once)
         return DoneForm(said_of(operation.name, asked, reply), place_of(operation.name, reply))
+
+    @property
+    def as_typed(self) -> dict[str, str]:
+        """What its person typed into each field."""
+        return {name: " ".join(values) for name, values in self.fields.items()}
 
 
 def _only(name: str, values: list[str]) -> str:

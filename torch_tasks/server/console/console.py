@@ -87,19 +87,27 @@ class Console:
 
     async def act(self, request: Request) -> Response:
         """Do what a form asks for; then back to where its person was, or the reason why it was not done."""
-        is_script = wants_no_page(request)
+        is_script, form = wants_no_page(request), None
         try:
             body = await read_body(request, _LONGEST_FORM, self._slow)
             form = FilledForm.read(request.path_params["operation"], body)
             form.require_proof(self._sessions.proof(request.headers))
             done = await self._calls.in_thread(form.perform)
         except TorchError as error:
-            if is_script:
-                return problem(error)
-            return self._page(request, Visit(self._shared), None, "trouble", {"trouble": str(error)}, status_of(error))
+            return problem(error) if is_script else await self._refused(request, form, error)
         if is_script:
             return JSONResponse({"said": done.said, "then": done.then})
         return RedirectResponse(local(done.then or form.then), 303)
+
+    async def _refused(self, request: Request, form: FilledForm | None, error: TorchError) -> Response:
+        """Why a form was refused, on its own page with what was typed if it has one."""
+        page = next((one for one in PAGES if form and one.form_of == form.operation), None)
+        visit = Visit(self._shared, {}, form.as_typed if form else {}, str(error))
+        if page:
+            with suppress(TorchError):
+                values = await self._calls.in_thread(lambda: page.gather(visit))
+                return self._page(request, visit, page, page.name, values, status_of(error))
+        return self._page(request, visit, None, "trouble", {"trouble": str(error)}, status_of(error))
 
     async def file(self, request: Request) -> Response:
         """A file of the console."""

@@ -11,7 +11,7 @@ from torch_tasks.visible_text import one_line
 
 BOX_WIDTH, BOX_HEIGHT = 190, 46
 _GAP_X, _GAP_Y, _EDGE = 56, 16, 6
-_TITLE = 24
+_TITLE = 22
 _SWEEPS = 4
 
 

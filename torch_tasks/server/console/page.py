@@ -23,6 +23,8 @@ class Visit:
     path: Mapping[str, str] = field(default_factory=dict)
     """The parts of its path that the page's path names."""
     query: Mapping[str, str] = field(default_factory=dict)
+    trouble: str = ""
+    """Why the form that was typed here was refused."""
 
     def ask(self, name: str, **fields: Any) -> Any:
         """The reply of an operation that reads."""
@@ -70,3 +72,5 @@ class ConsolePage:
     news: str = "tasks,agents,questions"
     """The kinds of events after which an open page asks for its content again; empty: it never does."""
     in_menu: bool = False
+    form_of: str = ""
+    """The operation whose form the page is: if that is refused, the page shows why, with what was typed."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from torch_tasks.server.console import accounts, agenda, auditing, board, fleet, needs, reporting, task, texts
 from torch_tasks.server.console.page import ConsolePage
+from torch_tasks.server.console.task_form import ENQUEUE
 
 PAGES: tuple[ConsolePage, ...] = (
     needs.NEEDS,
     fleet.FLEET,
     board.BOARD,
+    ENQUEUE,
     task.TASK,
     texts.TEXTS,
     agenda.AGENDA,

@@ -35,6 +35,8 @@ def _held(asked: Any, report: HoldReport) -> str:
 _SCOPES = {"all": "every agent", "stop": "the fleet"}
 
 _WORDS: Mapping[str, Callable[[Any, Any], str]] = {
+    "task.enqueue": lambda asked, reply: f"task {reply.id} is accepted",
+    "task.handoff": lambda asked, reply: f"task {asked.task_id} is handed over to {asked.to}",
     "task.answer": lambda asked, reply: str(reply),
     "task.replay": lambda asked, reply: f"task {reply.id} is queued again",
     "task.drop": lambda asked, reply: f"{asked.task_id} is deleted",
@@ -58,5 +60,6 @@ _WORDS: Mapping[str, Callable[[Any, Any], str]] = {
 }
 
 _PLACES: Mapping[str, Callable[[Any], str]] = {
+    "task.enqueue": lambda reply: f"/tasks/{quote(reply.id)}",
     "agent.spawn": lambda reply: f"/fleet?spawned={quote(reply.id)}",
 }

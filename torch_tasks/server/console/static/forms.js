@@ -22,6 +22,7 @@ async function send(form, button) {
     const reply = await fetch(form.action, { method: "POST", body, headers });
     const told = await reply.json();
     say(reply.ok ? told.said : told.detail, !reply.ok);
+    showFaults(form, reply.ok ? "" : told.detail);
     if (reply.ok) {
       form.elements._once.value = crypto.randomUUID?.() ?? `${Date.now()} ${Math.random()}`; // the next press is another one
       form.closest("details.sure")?.removeAttribute("open");
@@ -35,6 +36,22 @@ async function send(form, button) {
     delete form.dataset.keep;
     document.dispatchEvent(new CustomEvent("torch-done"));
   }
+}
+
+/** Mark the fields of a long form that an error names, and go to the first of them. */
+function showFaults(form, detail) {
+  const place = form.querySelector("[data-trouble]");
+  if (!place) return;
+  place.textContent = detail;
+  place.hidden = !detail;
+  const named = new Set([...detail.matchAll(/(?:: |; )([a-z_]+)(?:\.\d+)*(?=: )/g)].map((found) => found[1]));
+  const faulty = [...form.elements].filter((one) => named.has(one.name.replace("[]", "")));
+  for (const one of form.elements) one.removeAttribute("aria-invalid");
+  for (const one of faulty) {
+    one.setAttribute("aria-invalid", "true");
+    one.closest("details")?.setAttribute("open", "");
+  }
+  faulty[0]?.focus();
 }
 
 /** Tell the person something for a few seconds; screen readers read it out. */
