@@ -75,8 +75,9 @@ def test_what_it_asks_at_its_start_is_shown_and_left_to_a_person(node: Node, tor
     until(lambda: not told(), "nothing more is told")
 
 
-@pytest.mark.parametrize("hooks", [True, False])
-@pytest.mark.parametrize("dialog", UNKNOWN)
+@pytest.mark.parametrize(
+    ("dialog", "hooks"), [*((dialog, False) for dialog in UNKNOWN), ("german", True), ("pager", True)]
+)
 def test_what_it_asks_in_a_task_makes_the_task_wait_for_a_person(
     node: Node, torch: Torch, dialog: str, hooks: bool
 ) -> None:

@@ -147,15 +147,14 @@ def test_up_and_doctor_name_what_is_wrong_in_the_configuration_before_anything_s
 # ── whatever is broken ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("broken", ["lease_seconds = ", 'lease_seconds = "long"', "leese_seconds = 1"])
-def test_down_needs_no_right_settings(machine: Machine, broken: str) -> None:
+def test_down_needs_no_right_settings(machine: Machine) -> None:
     config = machine.folder / "config" / "torch.toml"
     config.parent.mkdir()
     place = f'state_dir = "{machine.state}"\n'
     config.write_text(place)
     del machine.env["TORCH_STATE_DIR"]
     machine.torch("up", "--detach", *ONE_AGENT)
-    config.write_text(place + broken + "\n")
+    config.write_text(f"{place}lease_seconds = \n")
     done = machine.torch("down")
     assert "ended: up, node, pane of dev-1, broker" in done.stdout
     assert f"ending what runs in {machine.state} all the same" in done.stderr
