@@ -26,9 +26,9 @@ from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.redaction import protect_files
 from torch_tasks.settings import Settings, settings
-from torch_tasks.started_by_name import AGENT_POOL, CONSUMER, DESK_RESULTS, SCHEDULER, WORKER
-from torch_tasks.system.log_records import log_as, without_result
-from torch_tasks.system.terminal import make_log_visible
+from torch_tasks.started_by_name import AGENT_POOL, BEAT, CONSUMER, DESK_RESULTS, SCHEDULER, WORKER
+from torch_tasks.system.log_records import without_result
+from torch_tasks.system.own_log import begin_log
 from torch_tasks.transport.leases import Leases
 
 RUN = "torch.run"
@@ -94,6 +94,11 @@ class TorchApp(Celery):
     def Worker(self) -> Any:  # noqa: N802 - Celery's own name for it
         """The worker program, by name: this layer may not import ``workers``."""
         return self.subclass_with_self(WORKER, name="Worker")
+
+    @cached_property
+    def Beat(self) -> Any:  # noqa: N802 - Celery's own name for it
+        """Beat's program, by name, too."""
+        return self.subclass_with_self(BEAT, name="Beat")
 
     @property
     def leases(self) -> Leases:
@@ -193,6 +198,10 @@ def _configuration() -> dict[str, Any]:
     }
 
 
+_LOGS_AS = {BrokerRole.BEAT: "beat", BrokerRole.VIEWER: "flower"}
+"""Under which names processes log; workers say it themselves, before they log."""
+
+
 @signals.after_setup_logger.connect
 @signals.after_setup_task_logger.connect
 def _make_visible(logger: logging.Logger, **_: Any) -> None:
@@ -200,8 +209,14 @@ def _make_visible(logger: logging.Logger, **_: Any) -> None:
     state = settings().state
     protect_files(state.flower_password, state.server_token)
     logging.getLogger("celery.app.trace").addFilter(without_result)
-    log_as(node=settings().node)
-    make_log_visible(logger, settings().log_format)
+    begin_log(logger, settings(), _LOGS_AS.get(role_of(sys.argv)))
+
+
+@signals.import_modules.connect
+def _make_flowers_log_visible(**_: Any) -> None:
+    """Flower makes handlers of its own before it imports the app's modules, and logs nothing before."""
+    if role_of(sys.argv) is BrokerRole.VIEWER:
+        begin_log(logging.getLogger(), settings(), _LOGS_AS[BrokerRole.VIEWER])
 
 
 AGENT_OPTIONS = FieldOptions(AgentSpec, prefix="agent_")

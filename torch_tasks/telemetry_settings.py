@@ -24,6 +24,12 @@ class TelemetrySettings(BaseSettings):
         description="How Torch's processes log: lines for `people`, or `json`, an object on each line with the same "
         "fields from each process: docs/operating.md.",
     )
+    log_limit_bytes: int = Field(
+        10_000_000,
+        ge=1000,
+        description="How large a log in the state folder grows before it is put aside: docs/operating.md.",
+    )
+    log_files_kept: int = Field(5, ge=0, le=1000, description="How many of each that were put aside are kept.")
     otlp_endpoint: str | None = Field(
         None,
         pattern="^https?://",

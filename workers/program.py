@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -16,15 +17,19 @@ from torch_tasks import keys
 from torch_tasks.app import AGENT_OPTIONS, HOLDS_CHANGED, app
 from torch_tasks.errors import InvalidTask, TorchError
 from torch_tasks.fleet import fleet
+from torch_tasks.machine.agent_folder import agent_worker_name
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.fields import readable
 from torch_tasks.settings import settings
 from torch_tasks.started_by_name import AGENT_POOL
 from torch_tasks.system.files import ring_all
 from torch_tasks.system.loading import loading
+from torch_tasks.system.log_records import log_as
 from torch_tasks.system.loops import in_background
 from torch_tasks.workers.host.agent_worker import host_agent
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
+
+log = logging.getLogger(__name__)
 
 
 class Program(Worker):
@@ -59,6 +64,7 @@ class Program(Worker):
         super().__init__(app, hostname, **options)
 
     def _agent_worker(self, spec: AgentSpec) -> dict[str, Any]:
+        log_as(process=agent_worker_name(spec.id), agent=spec.id)
         self.holds = host_agent(spec)
         return {"queues": [keys.agent_queue(spec.id)], "pool_cls": AGENT_POOL, "concurrency": 1}
 
@@ -66,12 +72,20 @@ class Program(Worker):
         with loading():  # 80 ms, which no agent worker needs
             from torch_tasks.workers.node.node_worker import host_node
 
+        log_as(process="node")
         host_node(AgentSpec.parse_all(kept_agents) or settings().agents)
         self.holds = HoldsWatcher(fleet(), app.leases.intake)
         self.holds.begin(on_change=lambda: ring_all(settings().state_dir), unfinished=lambda: False)
         self.holds.watch()
         queues = [keys.SYSTEM_QUEUE, keys.node_queue(settings().node)]
         return {"queues": queues, "pool_cls": "threads", "concurrency": 4}
+
+    def emit_banner(self) -> None:
+        """Where each line of the log is an event, the banner is one."""
+        if settings().log_format == "json":
+            log.info("this worker starts\n%s", self.startup_info(artlines=False).strip())
+        else:
+            super().emit_banner()
 
 
 @control_command(name=HOLDS_CHANGED)

@@ -16,8 +16,7 @@ from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.server.tokens import AccessTokens, TokenRole
 from torch_tasks.settings import settings
 from torch_tasks.system.loading import loading
-from torch_tasks.system.log_records import log_as
-from torch_tasks.system.terminal import make_log_visible
+from torch_tasks.system.own_log import FOR_PEOPLE, begin_log
 
 
 @click.command()
@@ -29,9 +28,8 @@ def serve(host: str | None, port: int | None) -> None:
         from torch_tasks.server.serving import serve as serve_until_the_end
 
     refuse_in_pane(settings().state, "serve")
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s] %(message)s")
-    log_as(process="server", node=settings().node)
-    make_log_visible(logging.getLogger(), settings().log_format)
+    logging.basicConfig(level=logging.INFO, format=FOR_PEOPLE)
+    begin_log(logging.getLogger(), settings(), "server")
     given = {"server_host": host, "server_port": port}
     chosen = settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 

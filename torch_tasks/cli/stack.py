@@ -27,9 +27,8 @@ from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.settings import settings, settings_for_ending, unknown_variables
 from torch_tasks.signing.keyring import keyring
 from torch_tasks.store.tasks import demanded
-from torch_tasks.system.log_records import log_as
+from torch_tasks.system.own_log import FOR_PEOPLE, begin_log
 from torch_tasks.system.processes import end_on_signals
-from torch_tasks.system.terminal import make_log_visible
 
 #: EXITED: after a failed start, its state is to be seen for a moment.
 _BEFORE_READY = (AgentState.STARTING, AgentState.EXITED)
@@ -186,9 +185,8 @@ def down(keep_agents: bool) -> None:
 @_FLOWER
 def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
     """Keep this machine's processes alive; `up` runs this."""
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s] %(message)s")
-    log_as(process="up", node=settings().node)
-    make_log_visible(logging.getLogger(), settings().log_format)
+    logging.basicConfig(level=logging.INFO, format=FOR_PEOPLE)
+    begin_log(logging.getLogger(), settings(), "up")
     kept = [AgentSpec.parse(text) for text in agents]
     stack = Stack(settings())
     supervisor = Supervisor(stack, kept, beat=beat, flower=flower)

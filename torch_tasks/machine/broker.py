@@ -28,6 +28,7 @@ from torch_tasks.model.broker_users import ADMIN, DEFAULT_USER, BrokerLogin, Bro
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import BROKER_LOGINS
 from torch_tasks.system.files import exclusive, usable, write_private
+from torch_tasks.system.own_log import LogFile
 from torch_tasks.system.processes import Processes, Running, await_ready
 from torch_tasks.transport import Gate
 
@@ -162,10 +163,11 @@ def _launch(settings: Settings, broker: LocalBroker) -> None:
         write_private(home / BROKER_LOGINS, logins.model_dump_json())
     write_private(config, text)
     broker.write(home)
+    LogFile(_log(settings), settings).put_aside_if_full()
     running = Processes(settings.state.run).start(
         NAME,
         [str(broker.program), argument.format(config)],
-        log=settings.state.logs / "broker.log",
+        log=_log(settings),
         cwd=home,
         facts={"url": str(address)},
     )
@@ -182,6 +184,20 @@ def _await_answer(running: Running, address: BrokerAddress) -> None:
     await_ready(running, lambda: answers(address), START_SECONDS)
 
 
+def put_log_aside_if_full(settings: Settings) -> None:
+    """Valkey and Redis open their log for each line, so they go on in a new one.
+
+    DragonflyDB's, which grows by a line a minute, is put aside when it is started.
+    """
+    known = LocalBroker.read(settings.state.broker)
+    if known and _family(known.program) != "dragonfly":
+        LogFile(_log(settings), settings).put_aside_if_full()
+
+
+def _log(settings: Settings) -> Path:
+    return settings.state.logs / "broker.log"
+
+
 def valkey_config(settings: Settings, broker: LocalBroker, logins: BrokerLogins) -> str:
     """The configuration of Valkey and Redis, with every write in the append-only file within a second."""
     if logins.are_made:
@@ -195,6 +211,7 @@ def valkey_config(settings: Settings, broker: LocalBroker, logins: BrokerLogins)
         "unixsocket": _quoted(settings.state.broker_socket),
         "unixsocketperm": 600,
         "dir": _quoted(settings.state.broker),
+        "logfile": _quoted(_log(settings)),
         "maxmemory": settings.broker_memory,
         "maxmemory-policy": "noeviction",
         "appendonly": "yes",

@@ -314,6 +314,7 @@ class Supervisor:
             try:
                 self._start_missing()
                 if self._stack.settings.broker_url is None:
+                    broker.put_log_aside_if_full(self._stack.settings)
                     self._memory.note(memory_of(connect()))
                 if seen != (now := shape()) and self._stack.refresh_flower():
                     seen = now

@@ -42,6 +42,8 @@ class Running(BaseModel):
     argv: tuple[str, ...]
     log: Path
     log_start: int
+    log_inode: int
+    """Which file the log was, as another one may have its name by now."""
     facts: dict[str, str] = {}
 
     @property
@@ -64,7 +66,8 @@ class Running(BaseModel):
     def last_words(self) -> str:
         with suppress(FileNotFoundError), self.log.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
-            log.seek(max(self.log_start, size - TAIL_BYTES))
+            start = self.log_start if os.fstat(log.fileno()).st_ino == self.log_inode else 0
+            log.seek(max(start, size - TAIL_BYTES))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
         return ""
 
@@ -89,7 +92,7 @@ class Processes:
         make_folder(self._run_dir)
         make_folder(log.parent)
         with usable(log), log.open("ab") as output:
-            log_start = output.tell()
+            log_start, log_inode = output.tell(), os.fstat(output.fileno()).st_ino
             child = _spawn(name, argv, env=unmarked_environment(env), cwd=cwd, output=output.fileno())
             take_off_mark(child.pid)
         running = Running(
@@ -100,6 +103,7 @@ class Processes:
             argv=tuple(argv),
             log=log,
             log_start=log_start,
+            log_inode=log_inode,
             facts=dict(facts or {}),
         )
         child.returncode = 0  # keeps subprocess from warning: Running waits for the child

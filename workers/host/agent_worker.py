@@ -40,7 +40,7 @@ def host_agent(spec: AgentSpec) -> HoldsWatcher:
     host = Host(spec, fleet(), app.leases.intake)
     host.open()
     task_counts.begin(host.info)
-    log_as(agent=host.info.agent_id, incarnation=host.info.incarnation)
+    log_as(incarnation=host.info.incarnation)
     app.host = host
     app.steps["worker"].add(HostStep)
     app.steps["consumer"].add(ServeStep)

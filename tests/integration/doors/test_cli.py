@@ -301,6 +301,10 @@ def test_logs_lists_and_prints_the_logs_of_this_machine(machine: Machine) -> Non
     assert machine.torch("logs").stdout.split() == there
     assert machine.torch("logs", "dev-1").stdout == machine.torch("logs", "agent-dev-1").stdout != ""
     assert len(machine.torch("logs", "node", "-n", "2").stdout.splitlines()) == 2
+    events = [json.loads(line) for line in machine.torch("logs", "--all", "--json", "-n", "99999").stdout.splitlines()]
+    assert {event["process"] for event in events} == set(there)
+    assert {event["source"] for event in events if event["process"] == "broker"} == {"valkey"}
+    assert all({"at", "level", "message"} <= event.keys() for event in events)
 
 
 def test_an_unknown_log_is_named_beside_those_that_are_there(machine: Machine) -> None:

@@ -62,7 +62,7 @@ OPTIONS = {
     "messages": "MESSAGE --with --limit --replay --refused --json",
     "git": "report",
     "monitor": "--agent --role --only --for --json",
-    "logs": "--lines --follow --task --agent",
+    "logs": "--lines --follow --task --agent --all --json",
     "trace": "TASK --events --json",
     "compat": "install",
     "completion": "bash zsh fish --install",

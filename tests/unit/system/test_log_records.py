@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from torch_tasks.machine.log_files import LogFiles
 from torch_tasks.system import log_records
@@ -116,6 +117,7 @@ def test_only_whole_lines_are_read_and_each_once_also_of_a_file_that_was_replace
     node.rename(folder / "node.log.1")
     node.write_text(people(8, "another file"))
     assert [entry.text[-12:] for entry in read.new()] == ["another file"]
+    until(lambda: [entry.text[-2:] for entry in read.new()] == ["ha"], "what nobody went on with is read")
     assert read.new() == []
 
 
