@@ -45,6 +45,10 @@ LOOK = "torch_look"
 RESOURCES = "torch_resources"
 #: To an agent worker: a client watches your agent's screen.
 SHOW = "torch_show"
+#: To an agent worker: reply with rows from above your agent's screen.
+SCROLLBACK = "torch_scrollback"
+#: To an agent worker: reply with what your agent is doing, and the evidence for it.
+EXPLAIN = "torch_explain"
 #: To every worker: something was paused, resumed, stopped or started.
 HOLDS_CHANGED = "torch_holds_changed"
 #: To an agent worker: your agent is to end.

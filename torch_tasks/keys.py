@@ -158,6 +158,11 @@ def screen(agent_id: str) -> str:
     return f"{PREFIX}screen:{agent_id}"
 
 
+def drawn_screen(agent_id: str) -> str:
+    """The channel on which it is published with its colours while it is watched so."""
+    return f"{PREFIX}drawn:{agent_id}"
+
+
 def account(name: str, part: str) -> str:
     """One part of what the fleet knows about an account with a provider of models."""
     return f"{PREFIX}account:{name}:{part}"

@@ -18,6 +18,11 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(lambda found: sign(found[0]), text)
 
 
+def without_hidden(text: str) -> str:
+    """The text without those characters; on a terminal's screen they take no place."""
+    return _HIDDEN.sub("", text)
+
+
 def one_line(text: str, longest: int) -> str:
     """The beginning of the text as one visible line."""
     line = _BREAKS.sub(lambda found: sign(found[0]), visible(text[: longest + 1]))

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import datetime
@@ -31,6 +31,7 @@ from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.asker import Asker
 from torch_tasks.model.certificate import ReleaseState
+from torch_tasks.model.drawn_screen import text_of
 from torch_tasks.monitoring.screens import LOOK_SECONDS
 from torch_tasks.operations import agents
 from torch_tasks.security.audit import note_event
@@ -60,7 +61,7 @@ def attach(agent_id: str, read_only: bool) -> None:
     """
     place = _place(agent_id)
     if isinstance(place, AgentInfo):
-        raise _elsewhere(place, "attach")
+        raise _elsewhere(place)
     require_tmux()
     flags = ["-r"] if read_only else []
     argv = ["tmux", "-u", "-S", str(place / TMUX), "attach-session", *flags, "-t", f"={agent_id}"]
@@ -106,9 +107,10 @@ def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
     """Print what an agent's pane shows, also when it is on another machine."""
     place = _place(agent_id) if isinstance(link(), DirectLink) else Torch().agent(agent_id)
     if isinstance(place, AgentInfo):
-        if history or explain:
-            raise _elsewhere(place, "screen")
-        _print(_far_screens(place.agent_id), follow)
+        if explain:
+            _print_evidence((one.source, one.evidence) for one in perform(agents.explain, agents.OfAgent(agent_id=place.agent_id)))
+        else:
+            _print(_far_screens(place.agent_id, history), follow)
         return
     journal = AgentJournal.read(place / JOURNAL)
     pane = AgentPane.adopt(place / TMUX, journal.pane) if journal and journal.pane else None
@@ -123,8 +125,12 @@ def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
         if journal.spec is None:
             raise AgentUnavailable(f"the worker of {agent_id} is of an older version; start it again")
         program = program_of(journal.spec, place, Path(journal.folder or "/"))
-        for source, evidence in program.explain(pane):
-            click.echo(f"{source + ':':<15}{evidence}")
+        _print_evidence(program.explain(pane))
+
+
+def _print_evidence(found: Iterable[tuple[str, str]]) -> None:
+    for source, evidence in found:
+        click.echo(f"{source + ':':<15}{evidence}")
 
 
 def _screens(pane: AgentPane, history: int) -> Generator[str, None, None]:
@@ -137,13 +143,19 @@ def _screens(pane: AgentPane, history: int) -> Generator[str, None, None]:
         time.sleep(LOOK_SECONDS)
 
 
-def _far_screens(agent_id: str) -> Generator[str, None, None]:
+def _far_screens(agent_id: str, history: int) -> Generator[str, None, None]:
     """The screen of an agent of another machine, now and after each change."""
     mark = ""
     while True:
         if screen := perform(agents.screen, agents.Look(agent_id=agent_id, mark=mark)):
             mark = screen.mark
-            yield screen.text
+            above = _above(agent_id, history) if history else ""
+            yield above + screen.text
+
+
+def _above(agent_id: str, lines: int) -> str:
+    rows = perform(agents.scrollback, agents.LookAbove.build(agent_id=agent_id, lines=lines)).rows
+    return "".join(f"{text_of(row).rstrip()}\n" for row in rows)
 
 
 def _print(screens: Generator[str, None, None], follow: bool) -> None:
@@ -175,14 +187,13 @@ def _place(agent_id: str) -> Path | AgentInfo:
     return Path(info.tmux_socket).parent if info.host == socket.gethostname() else info
 
 
-def _elsewhere(info: AgentInfo, command: str) -> AgentUnavailable:
+def _elsewhere(info: AgentInfo) -> AgentUnavailable:
     address = info.host
     with suppress(NodeNotFound):
         address = Torch().node(info.node).address or address
-    terminal = "-t " if command == "attach" else ""
     return AgentUnavailable(
         f"agent {info.agent_id} lives on node {info.node} ({info.host}), not here; run: "
-        f"ssh {terminal}{address} torch-tasks {command} {info.agent_id}"
+        f"ssh -t {address} torch-tasks attach {info.agent_id}"
     )
 
 

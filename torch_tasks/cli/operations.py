@@ -35,6 +35,8 @@ COMMANDS_OF: dict[str, tuple[str, ...]] = {
     "agent.list": ("agents",),
     "agent.get": ("agent", "attach"),
     "agent.screen": ("screen",),
+    "agent.scrollback": ("screen --history",),
+    "agent.explain": ("screen --explain",),
     "agent.resources": ("agent",),
     "agent.trees": ("git report",),
     "agent.spawn": ("spawn",),

@@ -9,10 +9,12 @@ from pydantic import Field
 from torch_tasks.caller import caller
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode
+from torch_tasks.model.drawn_screen import DrawnScreen
 from torch_tasks.model.fields import Model, TaskId
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.spawn import SpawnOutcome, SpawnRequest, SpawnTicket, SpawnWish
-from torch_tasks.monitoring.screens import ScreenView, next_screen
+from torch_tasks.monitoring import screens
+from torch_tasks.monitoring.screens import ScreenView, StateEvidence, next_screen
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration import gone, holds, staffing
 from torch_tasks.orchestration.holds import HoldReport
@@ -112,6 +114,23 @@ class Look(OfAgent):
 def screen(asked: Look) -> ScreenView | None:
     """What an agent's terminal shows, once it is not what it showed before; nothing if it stays the same."""
     return next_screen(asked.agent_id, asked.mark, asked.seconds)
+
+
+class LookAbove(OfAgent):
+    lines: int = Field(200, ge=1, le=2000, description="How many rows at most.")
+    skipped: int = Field(0, ge=0, le=1_000_000, description="Leave out so many rows right above the screen.")
+
+
+@operation("agent.scrollback", Right.WATCH, about=_of_agent)
+def scrollback(asked: LookAbove) -> DrawnScreen:
+    """What has left an agent's terminal at its top: rows as runs of text with colours, the oldest first."""
+    return screens.scrollback(asked.agent_id, asked.lines, asked.skipped)
+
+
+@operation("agent.explain", Right.WATCH, about=_of_agent)
+def explain(asked: OfAgent) -> list[StateEvidence]:
+    """What an agent's program is doing, and which source says so, the decisive one first."""
+    return screens.explain(asked.agent_id)
 
 
 @operation("agent.resources", Right.LOOK, about=_of_agent)

@@ -47,7 +47,7 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
     doors = LoginDoors(settings, tokens, sessions, OpenIdProvider.of(settings))
     flower = FlowerDoor(settings)
     calls = Calls(hub, settings.server_request_bytes, settings.server_slow_seconds)
-    console = Console(settings, calls, sessions)
+    console = Console(settings, calls, sessions, hub)
     push = PushDoors(settings, calls, sessions, PushKey(settings.state), Subscriptions(settings.state, tokens))
     notifier = Notifier({PUSH: push.sender, **senders(settings)}, fleet())
     readiness = ReadinessProbe(lambda: _lacks(hub))

@@ -12,7 +12,18 @@ from celery.app.control import Control
 from celery.worker.control import nok
 from kombu.pidbox import Mailbox, Node
 
-from torch_tasks.app import ANNOUNCE_QUEUE, ANSWER, HOLDS_CHANGED, LOOK, RESOURCES, RETIRE, SHOW, app
+from torch_tasks.app import (
+    ANNOUNCE_QUEUE,
+    ANSWER,
+    EXPLAIN,
+    HOLDS_CHANGED,
+    LOOK,
+    RESOURCES,
+    RETIRE,
+    SCROLLBACK,
+    SHOW,
+    app,
+)
 from torch_tasks.caller import acting_as
 from torch_tasks.errors import NotAllowed
 from torch_tasks.model.asker import Asker
@@ -40,12 +51,16 @@ RIGHTS = {
     ANSWER: Right.ANSWER,
     RESOURCES: Right.LOOK,
     SHOW: Right.WATCH,
+    SCROLLBACK: Right.WATCH,
+    EXPLAIN: Right.WATCH,
     # These have a worker look again at what stands in a record, in the holds, or in its agent's folder.
     LOOK: Right.LOOK,
     RETIRE: Right.LOOK,
     HOLDS_CHANGED: Right.LOOK,
 }
 """The commands that a worker carries out, and the right that each takes."""
+_ABOUT_AGENT = (SHOW, SCROLLBACK, EXPLAIN, ANSWER)
+"""Those of which it counts whose agent the worker has."""
 
 _CANCEL = "'torch-tasks cancel TASK' interrupts the agent of a task in its pane; no process gets a signal"
 _QUEUES = "a worker reads the queues that its agent's role and skills can serve, and no others"
@@ -133,7 +148,7 @@ def _refuse(name: str, why: str) -> NoReturn:
 def _subject(method: str, asked: Mapping[str, Any]) -> Subject:
     if method == ANSWER and asked.get("task_id"):
         return Subject(task=str(asked["task_id"]))
-    if method in (SHOW, ANSWER) and app.host:
+    if method in _ABOUT_AGENT and app.host:
         return Subject(agent=app.host.info.agent_id)
     return Subject()
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps, signals
@@ -15,7 +16,7 @@ from celery.worker import state as worker_state
 from celery.worker.control import control_command
 
 from torch_tasks import keys
-from torch_tasks.app import ANNOUNCE_QUEUE, ANSWER, LOOK, RESOURCES, RETIRE, SHOW, app
+from torch_tasks.app import ANNOUNCE_QUEUE, ANSWER, EXPLAIN, LOOK, RESOURCES, RETIRE, SCROLLBACK, SHOW, app
 from torch_tasks.errors import BrokerAway, StaleWriter, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.fleet_keys import require_own_fleet
@@ -223,12 +224,34 @@ def look(state: Any) -> dict[str, bool]:
     return {"ok": app.host is not None}
 
 
-@control_command(name=SHOW)
-def show(state: Any) -> dict[str, bool]:
-    """Publish the agent's screen for a while."""
+@control_command(name=SHOW, args=[("drawn", bool)])
+def show(state: Any, drawn: bool = False) -> dict[str, bool]:
+    """Publish the agent's screen for a while: as text, or as rows with colours."""
     if app.host:
-        hosted().publish_screen()
+        hosted().screen.publish_for_a_while(drawn=drawn)
     return {"ok": app.host is not None}
+
+
+@control_command(name=SCROLLBACK, args=[("lines", int), ("skipped", int)])
+def scrollback(state: Any, lines: int, skipped: int) -> dict[str, Any]:
+    """Rows from above the agent's screen, with their colours."""
+    return _reply(lambda: hosted().screen.above(lines, skipped).model_dump(mode="json"))
+
+
+@control_command(name=EXPLAIN)
+def explain(state: Any) -> dict[str, Any]:
+    """What the agent is doing, and the evidence for it."""
+    return _reply(lambda: {"found": hosted().screen.explain()})
+
+
+def _reply(reply: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The reply to a command that reads the agent's pane, or why there is none."""
+    if app.host is None:
+        return {"error": "its worker starts"}
+    try:
+        return reply()
+    except TorchError as error:
+        return {"error": str(error)}
 
 
 @control_command(name=RESOURCES)

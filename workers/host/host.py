@@ -157,7 +157,7 @@ class Host(AgentHost):
             deliver_during_task=lambda folder: self._messages.deliver_during_task(folder),
         )
         self._unfinished = UnfinishedTask(self._agent)
-        self._screen = ScreenPublisher(self._spec.id, self._terminal, self._fleet)
+        self.screen = ScreenPublisher(kind, self._terminal, fleet)
         self._messages = MessageCarrier(self._agent, self._fleet, self._pane_lock)
 
     def _start_or_adopt(self) -> None:
@@ -410,10 +410,6 @@ class Host(AgentHost):
 
     def resources(self) -> Resources:
         return self._agent.guard.resources()
-
-    def publish_screen(self) -> None:
-        """Publish the agent's screen for a while, for people who watch it from another machine."""
-        self._screen.publish_for_a_while()
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 

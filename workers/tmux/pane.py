@@ -43,6 +43,7 @@ _LOOK = "\t".join(
         "pane_in_mode",
         "cursor_x",
         "cursor_y",
+        "cursor_flag",
         "pane_width",
         "pane_height",
         "session_attached_list",
@@ -68,6 +69,7 @@ class PaneLook:
     in_mode: bool
     cursor_x: int
     cursor_y: int
+    cursor_shown: bool
     width: int
     height: int
     attached: int
@@ -81,7 +83,8 @@ class PaneLook:
     @classmethod
     def parse(cls, line: str) -> Self:
         """Read tmux's answer to the ``_LOOK`` format."""
-        pane_id, pid, dead, status, mode, x, y, width, height, clients, used, title, command, cwd = line.split("\t", 13)
+        fields = line.split("\t", 14)
+        pane_id, pid, dead, status, mode, x, y, shown, width, height, clients, used, title, command, cwd = fields
         return cls(
             pane_id=pane_id,
             pid=int(pid),
@@ -90,6 +93,7 @@ class PaneLook:
             in_mode=mode not in ("", "0"),
             cursor_x=int(x),
             cursor_y=int(y),
+            cursor_shown=shown == "1",
             width=int(width),
             height=int(height),
             # a client without a terminal is named client-<pid>
@@ -222,6 +226,15 @@ class AgentPane:
     def drawn(self) -> list[str]:
         """What the pane shows, row by row, with the escape sequences of its colours."""
         return self._do("capture-pane", "-p", "-e").stdout
+
+    def drawn_above(self, lines: int, skipped: int = 0) -> list[str]:
+        """So many rows from above the screen, in the same form, without the ``skipped`` ones right above it."""
+        kept = int(self._do("display-message", "-p", "#{history_size}").stdout[0])
+        last, first = skipped + 1, min(skipped + lines, kept)
+        if first < last:
+            return []
+        rows = self._do("capture-pane", "-p", "-e", "-S", str(-first), "-E", str(-last)).stdout
+        return rows + [""] * (first - last + 1 - len(rows))
 
     def cursor_line(self) -> str:
         look = self._present()

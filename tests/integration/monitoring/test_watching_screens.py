@@ -108,18 +108,24 @@ def test_one_look_at_a_screen_of_another_machine(far: AgentWorker) -> None:
     assert done.stdout.endswith("dev-2>\n")
 
 
-def test_what_only_works_there_says_how(far: AgentWorker) -> None:
-    for words in (["attach", "dev-2"], ["screen", "--history", "9", "dev-2"]):
-        done = subprocess.run([TORCH_TASKS, *words], capture_output=True, text=True, check=False, timeout=30)
-        assert done.returncode == 1
-        assert "lives on node node-b (far-away), not here" in done.stderr
-        assert f"far-away torch-tasks {words[0]} dev-2" in done.stderr
-    assert (
-        "ssh -t far-away torch-tasks attach dev-2"
-        in subprocess.run(
-            [TORCH_TASKS, "attach", "dev-2"], capture_output=True, text=True, check=False, timeout=30
-        ).stderr
-    )
+def test_to_attach_there_says_how(far: AgentWorker) -> None:
+    done = subprocess.run([TORCH_TASKS, "attach", "dev-2"], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert "lives on node node-b (far-away), not here" in done.stderr
+    assert "ssh -t far-away torch-tasks attach dev-2" in done.stderr
+
+
+def test_what_is_above_a_screen_of_another_machine_and_what_its_worker_makes_of_it(
+    far: AgentWorker, torch: Torch
+) -> None:
+    assert torch.enqueue("seq 1 200", agent="dev-2").result(timeout=30).succeeded
+    command = [TORCH_TASKS, "screen", "dev-2"]
+    above = subprocess.run([*command, "--history", "30"], capture_output=True, text=True, check=True, timeout=30)
+    alone = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    first = next(int(line) for line in alone.stdout.splitlines() if line.isdigit())
+    assert above.stdout.splitlines()[:30] == [str(number) for number in range(first - 30, first)]
+    explained = subprocess.run([*command, "--explain"], capture_output=True, text=True, check=True, timeout=30)
+    assert explained.stdout == "foreground process:ready (the shell)\n"
 
 
 def test_the_watcher_is_told_when_the_worker_is_gone(far: AgentWorker, watch: Callable[[str], Watcher]) -> None:

@@ -113,6 +113,7 @@ def test_a_look_says_what_is(start: Callable[..., AgentPane], folder: Path) -> N
         in_mode=False,
         cursor_x=3,
         cursor_y=1,
+        cursor_shown=True,
         width=200,
         height=50,
         attached=0,

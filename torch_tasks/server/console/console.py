@@ -19,8 +19,11 @@ from torch_tasks.server.calls import Calls
 from torch_tasks.server.console.acting import FilledForm, wants_no_page
 from torch_tasks.server.console.page import ConsolePage, Visit
 from torch_tasks.server.console.pages import PAGES
+from torch_tasks.server.console.pane_rows import colour_sheet
+from torch_tasks.server.console.panes import PaneHub
 from torch_tasks.server.console.rendering import Templates
 from torch_tasks.server.console.shared import SharedReplies
+from torch_tasks.server.events import EventHub
 from torch_tasks.server.people.login import local
 from torch_tasks.server.people.sessions import Sessions
 from torch_tasks.server.problems import problem, status_of
@@ -61,15 +64,17 @@ _NEEDED_SECONDS = 1.0
 class Console:
     """Answers a browser in which somebody has logged in."""
 
-    def __init__(self, settings: Settings, calls: Calls, sessions: Sessions) -> None:
+    def __init__(self, settings: Settings, calls: Calls, sessions: Sessions, hub: EventHub) -> None:
         self._calls, self._sessions = calls, sessions
         self._slow = settings.server_slow_seconds
         self._templates, self._shared = Templates(), SharedReplies()
-        self._files = _own_files()
+        self._panes = PaneHub(lambda: hub.closing)
+        self._files = {**_own_files(), "colours.css": colour_sheet().encode()}
 
     def routes(self) -> list[BaseRoute]:
         return [
             *(Route(page.path, self._shown(page), name=page.name) for page in PAGES),
+            Route("/panes", self._panes.answer),
             Route("/do/{operation}", self.act, methods=["POST"]),
             Route(f"{STATIC}{{name}}", self.file),
         ]

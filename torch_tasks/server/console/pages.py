@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch_tasks.server.console import accounts, agenda, auditing, board, fleet, needs, reporting, task, texts
+from torch_tasks.server.console import accounts, agenda, agent, auditing, board, fleet, needs, reporting, task, texts
 from torch_tasks.server.console.page import ConsolePage
 from torch_tasks.server.console.task_form import ENQUEUE
 
@@ -18,4 +18,6 @@ PAGES: tuple[ConsolePage, ...] = (
     accounts.ACCOUNTS,
     reporting.REPORT,
     auditing.AUDIT,
+    agent.AGENT,
+    agent.ABOVE,
 )

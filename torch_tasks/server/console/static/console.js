@@ -6,6 +6,7 @@ import { sendForms } from "./forms.js";
 import { listenToKeys } from "./keys.js";
 import { reachWide } from "./places.js";
 import { offerPush, showNeed } from "./push.js";
+import { showPanes } from "./panes.js";
 
 showTimes(document);
 setInterval(() => showTimes(document), 5000);
@@ -17,3 +18,4 @@ document.addEventListener("torch-shown", () => reachWide());
 showNeed();
 offerPush();
 navigator.serviceWorker?.register("/static/worker.js", { scope: "/" }).catch(() => {}); // a private window keeps none
+showPanes();

@@ -1,0 +1,115 @@
+"""The page of one agent: its live terminal, read once for all who look; and a person who takes it over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from chromium import PHONE, SOON_MS, Chromium, Window, logged_in
+from nodes import AgentWorker, Broker, Node
+from playwright.sync_api import Locator, expect
+from served import Served
+from waiting import until
+
+from torch_tasks import Torch, keys
+
+pytestmark = pytest.mark.slow
+AGENT = "dev-1"
+expect.set_options(timeout=SOON_MS)
+MARKUP = "<script>document.title=1</script><img src=x onerror=alert(1)>"
+HOSTILE = rf"printf '{MARKUP} \342\200\256evil \033]8;;http://x/\033\\a-link\033]8;;\033\\ %s\n'"
+
+
+@pytest.fixture(scope="module")
+def dev(shared_node: Node, server: Served) -> AgentWorker:
+    return shared_node.agent_worker(AGENT)
+
+
+@pytest.fixture
+def window(browser: Chromium, server: Served, dev: AgentWorker) -> Iterator[Window]:
+    with logged_in(browser, server) as window:
+        window.page.goto(f"/agents/{AGENT}")
+        expect(pane(window)).to_contain_text(f"{AGENT}>")
+        yield window
+
+
+def pane(window: Window) -> Locator:
+    return window.page.locator("#pane")
+
+
+def does(torch: Torch, command: str) -> None:
+    """The shell agent runs the command in its pane."""
+    assert torch.enqueue(command, agent=AGENT).result(timeout=60).succeeded
+
+
+def test_the_terminal_changes_live_with_its_colours_and_its_cursor(window: Window, torch: Torch) -> None:
+    does(torch, r"printf '\033[1;31mred\033[0m \033[48;5;17mblue\033[0m 漢字\n'")
+    expect(pane(window).locator(".f1.bold")).to_have_text("red")
+    expect(pane(window).locator(".b17")).to_have_text("blue")
+    expect(pane(window).locator(".w2").first).to_have_text("漢")
+    expect(pane(window).locator(".cursor")).to_have_count(1)
+
+
+def test_two_windows_have_one_reader_and_nobody_reads_once_none_looks(
+    window: Window, browser: Chromium, server: Served, broker: Broker, torch: Torch
+) -> None:
+    channel = keys.drawn_screen(AGENT)
+    with logged_in(browser, server) as other:
+        other.page.goto(f"/agents/{AGENT}")
+        does(torch, "echo both-$((6 * 7))")
+        for one in (window, other):
+            expect(pane(one)).to_contain_text("both-42")
+        assert broker.client.pubsub_numsub(channel)[0][1] == 1
+    window.page.goto("/fleet")
+    until(lambda: broker.client.pubsub_numsub(channel)[0][1] == 0, "nobody reads it any more")
+
+
+def test_what_a_program_writes_is_data(window: Window, torch: Torch) -> None:
+    title = window.page.title()
+    does(torch, f"{HOSTILE} $((40 + 2))x; head -c 1000000 /dev/zero | tr '\\0' y; echo; echo 'ghp_{'a1B2' * 9}'")
+    expect(pane(window)).to_contain_text("[redacted: a GitHub token]")
+    does(torch, f"{HOSTILE} $((40 + 2))y")
+    shown = pane(window).locator(".row", has_text=re.compile("42y"))
+    expect(shown).to_have_text(re.compile(f"^{re.escape(MARKUP)} .*a-link 42y$"))
+    assert "\u202e" not in shown.inner_text()
+    assert pane(window).locator("script, img, a").count() == 0
+    assert window.page.title() == title
+
+
+def test_what_has_left_the_screen_is_read_on_request(window: Window, torch: Torch) -> None:
+    does(torch, r"for n in $(seq 1 500); do printf '\033[32mline-%s\033[0m\n' $n; done")
+    window.page.get_by_role("link", name="Lines above the screen").click()
+    above = window.page.locator(".pane.above")
+    expect(above).to_contain_text("line-400")
+    expect(above.locator(".f2").first).to_be_visible()
+    window.page.get_by_role("link", name="Older lines").first.click()
+    expect(above).to_contain_text("line-40")
+    window.page.get_by_role("link", name="Back to the screen").first.click()
+    expect(pane(window)).to_contain_text("line-500")
+
+
+def test_the_page_says_why_and_takes_a_message(window: Window, torch: Torch) -> None:
+    window.page.get_by_role("link", name="Why this state?").click()
+    expect(window.page.locator("#evidence")).to_contain_text("foreground process")
+    window.page.get_by_label(f"Message to {AGENT}").fill("echo said-$((6 * 7))")
+    window.page.get_by_role("button", name="Send").click()
+    expect(pane(window)).to_contain_text("said-42")
+
+
+def test_a_viewer_sees_the_terminal_and_may_do_nothing(browser: Chromium, server: Served, dev: AgentWorker) -> None:
+    with logged_in(browser, server, server.token("guest", "viewer"), viewport=PHONE) as guest:
+        guest.page.goto(f"/agents/{AGENT}")
+        expect(pane(guest)).to_contain_text(f"{AGENT}>")
+        assert guest.page.locator("main form").count() == 0
+        width = guest.page.evaluate("document.documentElement.scrollWidth")
+        assert width <= PHONE["width"], "the page itself does not scroll sideways"
+
+
+def test_who_may_not_watch_gets_no_terminal(server: Served, browser: Chromium) -> None:
+    with ExitStack() as stack:
+        window = stack.enter_context(logged_in(browser, server, server.token("robot", "program")))
+        reply = window.page.request.get(f"/panes?agents={AGENT}")
+        assert (reply.status, reply.json()["error"]) == (403, "NotAllowed")
+        assert window.page.request.get("/panes?agents=").status == 422

@@ -1,0 +1,87 @@
+"""One agent: its terminal, what it does, what waits for it, and what a person may do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch_tasks.errors import InvalidRequest, TorchError
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.checkin import CheckinRecord
+from torch_tasks.model.task import TaskRecord
+from torch_tasks.server.console.page import ConsolePage, Visit
+from torch_tasks.server.console.pane_rows import row_html
+
+_TASKS_LOOKED_AT, _TASKS_SHOWN, _STEPS_SHOWN = 200, 12, 8
+_ABOVE = 400
+"""So many rows of what has left the screen are on one page."""
+
+
+def gather(visit: Visit) -> dict[str, Any]:
+    agent_id = visit.path["agent_id"]
+    info = visit.ask("agent.get", agent_id=agent_id)
+    tasks = visit.ask_together("task.list", limit=_TASKS_LOOKED_AT)
+    can_read = visit.may("message.inbox", party=agent_id)
+    return {
+        "agent": info,
+        "kept": _kept(visit, info),
+        "can_watch": visit.may("agent.screen", agent=agent_id),
+        "can_send": visit.may("message.send"),
+        "can_read": can_read,
+        "inbox": visit.ask("message.inbox", party=agent_id) if can_read else [],
+        "tasks": _tasks_of(info, tasks)[:_TASKS_SHOWN],
+        "steps": _steps(visit, info.current_task),
+        "checkins": [one for one in visit.ask_together("checkin.list") if _is_for(one, info)],
+        "evidence": _evidence(visit, agent_id) if "explain" in visit.query else None,
+    }
+
+
+def _kept(visit: Visit, info: AgentInfo) -> Any:
+    """What its node says of it, if that keeps it alive."""
+    nodes = visit.ask_together("node.list")
+    return next(
+        (kept for node in nodes if node.node == info.node for kept in node.agents if kept.agent_id == info.agent_id),
+        None,
+    )
+
+
+def _tasks_of(info: AgentInfo, tasks: list[TaskRecord]) -> list[TaskRecord]:
+    """The latest that it has or had, or that are for it alone."""
+    return [task for task in tasks if info.agent_id in (task.agent, task.spec.agent)]
+
+
+def _steps(visit: Visit, task_id: str | None) -> list[Any]:
+    return visit.ask("task.history", task_id=task_id)[-_STEPS_SHOWN:] if task_id else []
+
+
+def _is_for(record: CheckinRecord, info: AgentInfo) -> bool:
+    target = record.checkin.target
+    return target.agent == info.agent_id or target.role == info.role or target.receiver == info.agent_id
+
+
+def _evidence(visit: Visit, agent_id: str) -> Any:
+    """What its worker says of its state, or why it says nothing."""
+    try:
+        return visit.ask("agent.explain", agent_id=agent_id)
+    except TorchError as error:
+        return [{"source": "nothing", "evidence": str(error)}]
+
+
+def gather_above(visit: Visit) -> dict[str, Any]:
+    agent_id, skipped = visit.path["agent_id"], _number(visit.query.get("skipped", "0"))
+    screen = visit.ask("agent.scrollback", agent_id=agent_id, lines=_ABOVE, skipped=skipped)
+    return {
+        "agent_id": agent_id,
+        "rows": [row_html(row) for row in screen.rows],
+        "older": skipped + _ABOVE if len(screen.rows) == _ABOVE else None,
+        "newer": max(0, skipped - _ABOVE) if skipped else None,
+    }
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise InvalidRequest(f"{text[:20]!r} is no number of rows")
+    return int(text)
+
+
+AGENT = ConsolePage("agent", "/agents/{agent_id}", "Agent", gather)
+ABOVE = ConsolePage("above", "/agents/{agent_id}/above", "Above the screen", gather_above, news="")
