@@ -47,6 +47,8 @@ RESOURCES = "torch_resources"
 SHOW = "torch_show"
 #: To an agent worker: reply with rows from above your agent's screen.
 SCROLLBACK = "torch_scrollback"
+#: To an agent worker: a person takes your agent's pane over, types into it, gives it back.
+TAKEOVER = "torch_takeover"
 #: To an agent worker: reply with what your agent is doing, and the evidence for it.
 EXPLAIN = "torch_explain"
 #: To every worker: something was paused, resumed, stopped or started.

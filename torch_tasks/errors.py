@@ -374,6 +374,14 @@ class AgentUnavailable(TorchError):
     """The agent's program could not be started or does not become ready."""
 
 
+class PaneTaken(TorchError):
+    """Another person has taken this agent's terminal over."""
+
+
+class NotTakenOver(TorchError):
+    """Who types into an agent's terminal has not taken it over, or no longer has it; nothing was typed."""
+
+
 class NodeTaken(TorchError):
     """Another live node worker already has this node's name."""
 

@@ -108,7 +108,9 @@ def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
     place = _place(agent_id) if isinstance(link(), DirectLink) else Torch().agent(agent_id)
     if isinstance(place, AgentInfo):
         if explain:
-            _print_evidence((one.source, one.evidence) for one in perform(agents.explain, agents.OfAgent(agent_id=place.agent_id)))
+            _print_evidence(
+                (one.source, one.evidence) for one in perform(agents.explain, agents.OfAgent(agent_id=place.agent_id))
+            )
         else:
             _print(_far_screens(place.agent_id, history), follow)
         return

@@ -272,6 +272,8 @@ class AgentInfo(AgentProfile):
     """It takes no new task, and no message but emergencies."""
     stopped: Hold | None = None
     """Its worker knows that the machine is stopped."""
+    taken_over: str = ""
+    """Who types into its terminal from elsewhere: it begins no task, and its messages wait."""
     desk_refused: Mapping[str, int] = {}
     """How often its desk refused something since its worker started, by the name of the error."""
 
@@ -282,7 +284,7 @@ class AgentInfo(AgentProfile):
     @property
     def free(self) -> bool:
         at_rest = self.online and self.state is AgentState.READY and not self.load
-        return at_rest and not (self.paused or self.stopped or self.retiring)
+        return at_rest and not (self.paused or self.stopped or self.retiring or self.taken_over)
 
     @property
     def is_held_up(self) -> bool:
@@ -294,6 +296,8 @@ class AgentInfo(AgentProfile):
         """Why it takes no task until a person acts: paused, stopped, logged out, held up; else empty."""
         if self.stopped or self.paused:
             return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}"
+        if self.taken_over:
+            return f"taken over by {self.taken_over}, who types into its terminal"
         if self.state is AgentState.LOGIN:
             return f"logged out: 'torch-tasks attach {self.agent_id}' and log in"
         return f"held up: {self.asks} ('torch-tasks attach {self.agent_id}')" if self.is_held_up else ""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from redis.client import PubSub
 
 from torch_tasks import keys
-from torch_tasks.app import EXPLAIN, SCROLLBACK, SHOW, app
+from torch_tasks.app import EXPLAIN, SCROLLBACK, SHOW, TAKEOVER, app
 from torch_tasks.broker.connection import broker_errors
-from torch_tasks.errors import AgentUnavailable
+from torch_tasks.errors import AgentUnavailable, InvalidMessage, NotTakenOver, PaneTaken
 from torch_tasks.fleet import fleet
 from torch_tasks.model.drawn_screen import DrawnScreen
 from torch_tasks.model.fields import KeptText, Model
@@ -32,6 +32,7 @@ _ANSWER_SECONDS = 20.0
 #: After how long a worker is asked again that has not answered.
 _AGAIN_SECONDS = 2.0
 _REPLY_SECONDS = 5.0
+_REFUSALS = {one.__name__: one for one in (PaneTaken, NotTakenOver, InvalidMessage)}
 _READ_SECONDS = 0.2
 
 
@@ -78,6 +79,14 @@ def explain(agent_id: str) -> list[StateEvidence]:
     """What the agent is doing, by each source, the decisive one first."""
     found = _reply(agent_id, EXPLAIN)["found"]
     return [StateEvidence(source=str(source), evidence=str(evidence)) for source, evidence in found]
+
+
+Act = Literal["take", "give back", "type", "paste", "stay"]
+
+
+def at_terminal(agent_id: str, act: Act, text: str = "", keys: Sequence[str] = ()) -> str | None:
+    """Have a person's act done at an agent's terminal; returns who has it taken over then."""
+    return _reply(agent_id, TAKEOVER, {"act": act, "text": text, "keys": list(keys)})["person"] or None
 
 
 class ScreenFeed:
@@ -199,7 +208,8 @@ def _reply(agent_id: str, command: str, arguments: Mapping[str, Any] | None = No
     if reply is None:
         raise _silent(info.agent_id, info.node)
     if "error" in reply:
-        raise AgentUnavailable(f"the worker of {info.agent_id} cannot say: {reply['error']}")
+        kind = _REFUSALS.get(str(reply.get("class")), AgentUnavailable)
+        raise kind(f"agent {info.agent_id}: {reply['error']}")
     return reply
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from torch_tasks.caller import caller
 from torch_tasks.fleet import fleet
@@ -20,6 +20,14 @@ from torch_tasks.orchestration import gone, holds, staffing
 from torch_tasks.orchestration.holds import HoldReport
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.store.git_reports import GitReport, GitReports
+
+Key = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(Enter|Escape|Tab|BTab|BSpace|DC|Up|Down|Left|Right|Home|End|PageUp|PageDown|Space|C-[a-z])$"
+    ),
+]
+"""A key by its name in tmux: ``Enter``, ``Escape``, ``BTab`` (Shift-Tab), ``DC`` (Delete), ``C-c``."""
 
 
 class OfAgent(Request):
@@ -131,6 +139,45 @@ def scrollback(asked: LookAbove) -> DrawnScreen:
 def explain(asked: OfAgent) -> list[StateEvidence]:
     """What an agent's program is doing, and which source says so, the decisive one first."""
     return screens.explain(asked.agent_id)
+
+
+@operation("agent.take_over", Right.TYPE, access=Access.WRITE, about=_of_agent, idempotent=True)
+def take_over(asked: OfAgent) -> None:
+    """Take an agent's terminal over: Torch leaves it alone until it is given back, or its person has left."""
+    screens.at_terminal(asked.agent_id, "take")
+
+
+@operation("agent.give_back", Right.TYPE, access=Access.WRITE, about=_of_agent, idempotent=True)
+def give_back(asked: OfAgent) -> None:
+    """Give an agent's terminal back to Torch."""
+    screens.at_terminal(asked.agent_id, "give back")
+
+
+@operation("agent.taken_over", Right.TYPE, about=_of_agent)
+def taken_over(asked: OfAgent) -> str | None:
+    """Who has taken an agent's terminal over; to the one who has, it stays for another minute."""
+    return screens.at_terminal(asked.agent_id, "stay")
+
+
+class TypeInto(OfAgent):
+    text: str = Field("", max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", description="Characters, typed first.")
+    keys: tuple[Key, ...] = Field((), max_length=100, description="Keys, pressed after the text.")
+
+
+@operation("agent.type", Right.TYPE, access=Access.WRITE, about=_of_agent)
+def type_into(asked: TypeInto) -> None:
+    """Type into an agent's terminal that was taken over."""
+    screens.at_terminal(asked.agent_id, "type", asked.text, asked.keys)
+
+
+class PasteInto(OfAgent):
+    text: str = Field(min_length=1, max_length=100_000, description="The text, without control characters.")
+
+
+@operation("agent.paste", Right.TYPE, access=Access.WRITE, about=_of_agent)
+def paste_into(asked: PasteInto) -> None:
+    """Give the program in an agent's terminal that was taken over a text as one paste."""
+    screens.at_terminal(asked.agent_id, "paste", asked.text)
 
 
 @operation("agent.resources", Right.LOOK, about=_of_agent)

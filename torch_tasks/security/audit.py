@@ -23,7 +23,7 @@ from torch_tasks.system.chain import ChainedLog, ChainEntry
 
 log = logging.getLogger(__name__)
 
-WEIGHTY = frozenset({Right.GRANT, Right.ANSWER, Right.REVIVE, Right.SPAWN, Right.RETIRE, Right.BUDGET})
+WEIGHTY = frozenset({Right.GRANT, Right.ANSWER, Right.REVIVE, Right.SPAWN, Right.RETIRE, Right.BUDGET, Right.TYPE})
 """Acts by these rights are noted, on the disk for good, before they are done: without a note they are refused.
 
 A hold is not among them: a fleet can be stopped although its disk is full. It is noted for good afterwards.

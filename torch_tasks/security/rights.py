@@ -31,6 +31,8 @@ class Right(StrEnum):
     """Notes, claims, help and teams: how agents work together."""
     WATCH = "watch"
     """See what an agent's terminal shows."""
+    TYPE = "type"
+    """Take an agent's terminal over, and type into it."""
     SPAWN = "spawn"
     RETIRE = "retire"
     """End an agent, or release it from quarantine."""
@@ -42,7 +44,7 @@ class Right(StrEnum):
     """See and verify what the audit noted of all."""
 
 
-CONCERNS_ALL = frozenset({Right.CHANGE, Right.ANSWER, Right.REVIVE, Right.RETIRE, Right.HOLD, Right.BUDGET})
+CONCERNS_ALL = frozenset({Right.CHANGE, Right.ANSWER, Right.REVIVE, Right.RETIRE, Right.HOLD, Right.BUDGET, Right.TYPE})
 """A request that takes one of these and names nothing is about the whole fleet; with another, about its caller."""
 
 

@@ -44,6 +44,7 @@ class RightsTable(PolicyPart):
     read: Extent | None = None
     schedule: Extent | None = None
     share: Extent | None = None
+    type: Extent | None = None
     spawn: Extent | None = None
     retire: Extent | None = None
     hold: Extent | None = None

@@ -22,6 +22,7 @@ from torch_tasks.app import (
     RETIRE,
     SCROLLBACK,
     SHOW,
+    TAKEOVER,
     app,
 )
 from torch_tasks.caller import acting_as
@@ -53,13 +54,14 @@ RIGHTS = {
     SHOW: Right.WATCH,
     SCROLLBACK: Right.WATCH,
     EXPLAIN: Right.WATCH,
+    TAKEOVER: Right.TYPE,
     # These have a worker look again at what stands in a record, in the holds, or in its agent's folder.
     LOOK: Right.LOOK,
     RETIRE: Right.LOOK,
     HOLDS_CHANGED: Right.LOOK,
 }
 """The commands that a worker carries out, and the right that each takes."""
-_ABOUT_AGENT = (SHOW, SCROLLBACK, EXPLAIN, ANSWER)
+_ABOUT_AGENT = (SHOW, SCROLLBACK, EXPLAIN, ANSWER, TAKEOVER)
 """Those of which it counts whose agent the worker has."""
 
 _CANCEL = "'torch-tasks cancel TASK' interrupts the agent of a task in its pane; no process gets a signal"

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import bootsteps, signals
@@ -16,8 +16,8 @@ from celery.worker import state as worker_state
 from celery.worker.control import control_command
 
 from torch_tasks import keys
-from torch_tasks.app import ANNOUNCE_QUEUE, ANSWER, EXPLAIN, LOOK, RESOURCES, RETIRE, SCROLLBACK, SHOW, app
-from torch_tasks.errors import BrokerAway, StaleWriter, TorchError
+from torch_tasks.app import ANNOUNCE_QUEUE, ANSWER, EXPLAIN, LOOK, RESOURCES, RETIRE, SCROLLBACK, SHOW, TAKEOVER, app
+from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.fleet_keys import require_own_fleet
 from torch_tasks.model.agent import AgentSpec
@@ -31,6 +31,7 @@ from torch_tasks.tasks import recovery, task_counts
 from torch_tasks.tasks.dead_letters import DeadLetters, note_refused
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.host import Host
+from torch_tasks.workers.host.takeover import PaneTakeover
 
 log = logging.getLogger(__name__)
 
@@ -244,14 +245,33 @@ def explain(state: Any) -> dict[str, Any]:
     return _reply(lambda: {"found": hosted().screen.explain()})
 
 
+@control_command(name=TAKEOVER, args=[("act", str), ("text", str), ("keys", list)])
+def takeover(state: Any, act: str, text: str = "", keys: Sequence[str] = ()) -> dict[str, Any]:
+    """A person takes the agent's pane over, types into it, gives it back, or is still there."""
+    return _reply(lambda: _at_the_pane(hosted().takeover, act, text, keys))
+
+
+def _at_the_pane(takeover: PaneTakeover, act: str, text: str, keys: Sequence[str]) -> dict[str, Any]:
+    match act:
+        case "take":
+            takeover.take()
+        case "give back":
+            takeover.give_back()
+        case "type":
+            takeover.type(text, tuple(keys))
+        case "paste":
+            takeover.paste(text)
+    return {"person": takeover.stay()}
+
+
 def _reply(reply: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The reply to a command that reads the agent's pane, or why there is none."""
     if app.host is None:
-        return {"error": "its worker starts"}
+        return {"error": "it is just starting", "class": AgentUnavailable.__name__}
     try:
         return reply()
     except TorchError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "class": type(error).__name__}
 
 
 @control_command(name=RESOURCES)

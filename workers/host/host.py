@@ -37,6 +37,7 @@ from torch_tasks.workers.host.put_back import reclaim, reconcile_agent
 from torch_tasks.workers.host.quota import AccountQuota
 from torch_tasks.workers.host.resource_guard import ResourceGuard
 from torch_tasks.workers.host.screen_publisher import ScreenPublisher
+from torch_tasks.workers.host.takeover import PaneTakeover
 from torch_tasks.workers.host.terminal import Bell, Terminal, check_lineage
 from torch_tasks.workers.host.unfinished_task import UnfinishedTask
 from torch_tasks.workers.programs.kind import program_of
@@ -117,7 +118,7 @@ class Host(AgentHost):
             raise
         self._life.move_to(HostPhase.SERVING)
         self.holds.begin(self._on_hold_change, unfinished=lambda: self.unfinished_task is not None)
-        self._intake.pause_while(lambda: self._terminal.held_up is not None and not self.unfinished_task)
+        self._intake.pause_while(lambda: self._is_a_persons and not self.unfinished_task)
         self._caring.start()
         self._messages.start()
         self._agent.guard.start()
@@ -158,6 +159,7 @@ class Host(AgentHost):
         )
         self._unfinished = UnfinishedTask(self._agent)
         self.screen = ScreenPublisher(kind, self._terminal, fleet)
+        self.takeover = PaneTakeover(self._terminal, presence, self.screen, self._on_bell)
         self._messages = MessageCarrier(self._agent, self._fleet, self._pane_lock)
 
     def _start_or_adopt(self) -> None:
@@ -180,6 +182,11 @@ class Host(AgentHost):
             self._presence.show(AgentState.WORKING)
         else:
             self._show_rest()
+
+    @property
+    def _is_a_persons(self) -> bool:
+        """Whether a person has to act in the pane, or has taken it over: it gets no task meanwhile."""
+        return self._terminal.held_up is not None or bool(self._terminal.keyboard.person)
 
     def _show_rest(self) -> None:
         state, asks = self._rest
@@ -223,6 +230,7 @@ class Host(AgentHost):
     def _look_after_agent(self) -> float | None:
         """Returns after how many seconds to look again, if that is not known yet."""
         self.holds.look()
+        self.takeover.show()
         self._agent.note_conversation()
         if not self._pane_lock.acquire(blocking=False):
             return None

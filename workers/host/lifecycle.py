@@ -94,5 +94,5 @@ class IdleTimer:
 
     def _is_wanted(self, info: AgentInfo, terminal: Terminal) -> bool:
         look = terminal.pane.look() if terminal.is_alive else None
-        is_watched = bool(look and look.attached)
+        is_watched = bool(look and (look.attached or look.taken_over))
         return is_watched or bool(self._fleet.deliveries.waiting(keys.agent_queue(info.agent_id)))

@@ -195,7 +195,9 @@ class MessageCarrier:
     def _is_free_for(self, waiting: WaitingMessage) -> bool:
         """Whether the program takes the message now; if the message demands it, the program is interrupted first."""
         kind, terminal, when = self._agent.kind, self._agent.terminal, self._queue.when(waiting)
-        if self._leaving or not terminal.is_alive or (kind.is_conversational and self._agent.intake.seconds_left):
+        if self._leaving or terminal.keyboard.person or not terminal.is_alive:
+            return False
+        if kind.is_conversational and self._agent.intake.seconds_left:
             return False
         begun, emergency = waiting.folder.is_begun, waiting.is_emergency
         decision = decide_delivery(when, self._readiness(), is_emergency=emergency, is_begun=begun)

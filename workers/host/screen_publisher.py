@@ -17,6 +17,8 @@ from torch_tasks.workers.host.terminal import Terminal
 from torch_tasks.workers.programs.kind import AgentKind
 
 ENDED = "(the program has ended)"
+TYPED_SECONDS = 0.1
+"""How often the pane is looked at while a person types into it from elsewhere."""
 
 
 @dataclass
@@ -53,8 +55,7 @@ class ScreenPublisher:
             view.until = time.monotonic() + WATCHED_SECONDS
             self._anew.set()
             if self._loop is None:
-                until, pause = self._is_unwatched, LOOK_SECONDS
-                self._loop = Loop("screen", self._show, pause=pause, until=until, longest_retry_seconds=pause)
+                self._loop = Loop("screen", self._show, until=self._is_unwatched, longest_retry_seconds=LOOK_SECONDS)
                 self._loop.start()
             self._loop.wake()
 
@@ -74,7 +75,8 @@ class ScreenPublisher:
         """What the program is doing, by each source, the decisive one first."""
         return self._kind.explain(self._terminal.pane)
 
-    def _show(self) -> None:
+    def _show(self) -> float:
+        """Returns after how many seconds to look again."""
         views = (self._text, self._drawn)
         if self._anew.is_set():
             self._anew.clear()
@@ -83,6 +85,7 @@ class ScreenPublisher:
             if view.is_watched and (piece := view.take()) != view.shown:
                 self._fleet.client.publish(view.channel, piece)
                 view.shown = piece
+        return TYPED_SECONDS if self._terminal.keyboard.person else LOOK_SECONDS
 
     def _as_text(self) -> str:
         screen = self._terminal.pane.screen() if self._terminal.is_alive else ENDED

@@ -31,6 +31,7 @@ from torch_tasks.workers.programs.kind import AgentKind, Hindrance
 from torch_tasks.workers.sandbox.box import Use
 from torch_tasks.workers.sandbox.decision import Boxing
 from torch_tasks.workers.tmux.cgroup import group_of, joining_words, remove_group
+from torch_tasks.workers.tmux.keyboard import Keyboard
 from torch_tasks.workers.tmux.pane import USE_SECONDS, AgentPane, PaneLook
 from torch_tasks.workers.tmux.server import AgentServer
 
@@ -67,6 +68,8 @@ class Terminal:
         self.walls = Walls(folder, kind, settings)
         self.lineage = terminal_lineage(settings, kind.agent_id)
         """The tmux server, the program, and all that these have started in whichever life."""
+        self.keyboard = Keyboard()
+        """Who types into its pane, and into the one that follows it."""
         self._pane: AgentPane | None = None
         self._session: int | None = None
         self._held_since: float | None = None
@@ -142,6 +145,8 @@ class Terminal:
         self._kind.box = self.walls.build(folder) if boxing.is_boxed else None
         self._session = session
         self._pane = AgentPane.adopt(self._folder / TMUX, pane_id, on_notice=lambda _: self._bell.ring())
+        if self._pane:
+            self._pane.keyboard = self.keyboard
         if self.is_alive:
             reading = self._kind.read(self.pane)
             self.held_up = ProgramHold(AgentState.LOGIN, "a login") if reading.state is AgentState.LOGIN else None
@@ -174,6 +179,7 @@ class Terminal:
             before=self.lineage.words,
             cgroup=self._settings.cgroup,
         )
+        self._pane.keyboard = self.keyboard
         look = self._pane.look()
         self._session = look.pid if look else None
         try:
@@ -247,6 +253,8 @@ class Terminal:
         if self._kind.is_free(self.pane):
             self._is_spared = False
             self._note_hold(None)
+            return False
+        if self.keyboard.person:  # who has taken it over knows what it waits for
             return False
         is_working = self._kind.read(self.pane).state is AgentState.WORKING
         self._interrupt_spared(is_working=is_working)

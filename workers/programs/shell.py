@@ -79,7 +79,7 @@ class Shell(AgentKind):
         return self.has_started and pane.cursor_line().rstrip() == f"{self.agent_id}>"
 
     def clear_input(self, pane: AgentPane) -> None:
-        if self._at_prompt(pane) and not self._is_empty(pane):
+        if self._at_prompt(pane) and not self._is_empty(pane) and not pane.keyboard.person:
             pane.press("C-x", "C-l")
 
     def _at_prompt(self, pane: AgentPane) -> bool:

@@ -10,7 +10,7 @@ import time
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +22,7 @@ from torch_tasks.settings import PaneScope
 from torch_tasks.system.processes import kill_each
 from torch_tasks.workers.tmux.cgroup import NO_LIMITS
 from torch_tasks.workers.tmux.control import quote
+from torch_tasks.workers.tmux.keyboard import Keyboard
 from torch_tasks.workers.tmux.server import AgentServer, TmuxAnswer
 
 END_SECONDS = 5.0
@@ -79,6 +80,8 @@ class PaneLook:
     title: str
     command: str
     cwd: str
+    taken_over: bool = False
+    """A person who is elsewhere types into it, and Torch does not."""
 
     @classmethod
     def parse(cls, line: str) -> Self:
@@ -106,8 +109,8 @@ class PaneLook:
 
     @property
     def in_use(self) -> bool:
-        """Whether a person pressed a key a moment ago, which the program may not have drawn yet."""
-        return self.attached > 0 and time.time() - self.used_at < USE_SECONDS
+        """Whether it is a person's now, or one pressed a key a moment ago, which the program may not have drawn yet."""
+        return self.taken_over or (self.attached > 0 and time.time() - self.used_at < USE_SECONDS)
 
 
 class AgentPane:
@@ -116,6 +119,7 @@ class AgentPane:
     def __init__(self, server: AgentServer, pane_id: str) -> None:
         self.server = server
         self.pane_id = pane_id
+        self.keyboard = Keyboard()
 
     @classmethod
     def start(
@@ -184,7 +188,8 @@ class AgentPane:
             "list-panes", "-f", f"#{{==:#{{pane_id}},{self.pane_id}}}", "-F", _LOOK, target=self.pane_id
         )
         # The lines are one record: a folder's name may hold a newline.
-        return PaneLook.parse("\n".join(answer.stdout)) if answer.ok and answer.stdout else None
+        look = PaneLook.parse("\n".join(answer.stdout)) if answer.ok and answer.stdout else None
+        return look and replace(look, taken_over=bool(self.keyboard.person))
 
     def paste(self, text: str) -> None:
         """Give the text to the program as one paste, bracketed if the program asked for that."""
@@ -197,11 +202,24 @@ class AgentPane:
         self._make_writable()
         self._do("send-keys", "--", *keys)
 
+    def type_by_hand(self, text: str = "", keys: Sequence[str] = ()) -> None:
+        """Type the characters one by one, as a person would, then press the keys."""
+        self._make_writable()
+        if text:
+            self._do("send-keys", "-l", "--", text)
+        if keys:
+            self._do("send-keys", "--", *keys)
+
     def type_unless_used(self, used_at: int, *, text: str = "", keys: Sequence[str] = ()) -> bool:
         """Paste the text and press the keys, unless a person pressed one since ``used_at``; False if a person did.
 
-        tmux checks and types in one step: no key of a person comes between the check, the text and the keys.
+        tmux checks and types in one step: no key of a person comes between the check, the text and the keys. Nor is it
+        typed into a pane that a person has taken over, and none is taken over meanwhile.
         """
+        with self.keyboard.unless_taken() as is_free:
+            return is_free and self._type_unless_used(used_at, text, keys)
+
+    def _type_unless_used(self, used_at: int, text: str, keys: Sequence[str]) -> bool:
         self._make_writable()
         typing: list[Sequence[str]] = []
         leaving: list[Sequence[str]] = []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from chromium import PHONE, SOON_MS, Chromium, Window, logged_in
@@ -14,12 +16,40 @@ from served import Served
 from waiting import until
 
 from torch_tasks import Torch, keys
+from torch_tasks.communication.messenger import Messenger
+from torch_tasks.server.console.pane_rows import THUMB_ROWS
 
 pytestmark = pytest.mark.slow
 AGENT = "dev-1"
 expect.set_options(timeout=SOON_MS)
 MARKUP = "<script>document.title=1</script><img src=x onerror=alert(1)>"
 HOSTILE = rf"printf '{MARKUP} \342\200\256evil \033]8;;http://x/\033\\a-link\033]8;;\033\\ %s\n'"
+
+READER = r"""
+import os, sys, termios, tty
+before = termios.tcgetattr(0)
+tty.setraw(0)
+os.write(1, b"\x1b[?2004hready\r\n")
+got = b""
+while not got.endswith(b"\x1b[201~"):
+    got += os.read(0, 100)
+open(sys.argv[1], "wb").write(got)
+termios.tcsetattr(0, termios.TCSADRAIN, before)
+print("\x1b[?2004lit-has-read")
+"""
+"""Reads keys one by one until a paste ends, and writes down what it read."""
+PASTE = """text => {
+  const clipboardData = new DataTransfer();
+  clipboardData.setData("text/plain", text);
+  document.getElementById("pane").dispatchEvent(new ClipboardEvent("paste", {clipboardData, bubbles: true}));
+}"""
+
+THUMB = """agent => {
+  const thumb = document.createElement("div");
+  Object.assign(thumb, {className: "thumb", id: "picture"}).dataset.pane = agent;
+  document.body.append(thumb);
+  document.dispatchEvent(new CustomEvent("torch-shown"));
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +126,91 @@ def test_the_page_says_why_and_takes_a_message(window: Window, torch: Torch) -> 
     window.page.get_by_label(f"Message to {AGENT}").fill("echo said-$((6 * 7))")
     window.page.get_by_role("button", name="Send").click()
     expect(pane(window)).to_contain_text("said-42")
+
+
+@pytest.fixture
+def mine(window: Window) -> Iterator[Window]:
+    """The window of a person who has taken the terminal over."""
+    window.page.get_by_role("button", name="Take over").click()
+    expect(window.page.locator("#mine")).to_be_visible()
+    yield window
+    window.page.goto(f"/agents/{AGENT}")
+    if window.page.get_by_role("button", name="Give back").count():
+        window.page.get_by_role("button", name="Give back").click()
+    expect(window.page.locator("#mine")).to_have_count(0)
+
+
+def test_a_person_types_pastes_and_gives_back_and_then_a_task_runs(mine: Window, torch: Torch, tmp_path: Path) -> None:
+    program, read = tmp_path / "reader.py", tmp_path / "read"
+    program.write_text(READER)
+    assert torch.agent(AGENT).hold_reason.startswith("taken over by ")
+    pane(mine).click()
+    keyboard = mine.page.keyboard
+    keyboard.type(f"{sys.executable} {program} {read}")
+    keyboard.press("Enter")
+    expect(pane(mine).locator(".row", has_text=re.compile("^ready"))).to_be_visible()
+    waiting = torch.enqueue("echo began-$((6 * 7))", agent=AGENT)
+    message = torch.send(AGENT, "echo message-$((6 * 7))")
+    keyboard.type("a;$x")
+    for key in ("Enter", "Escape", "ArrowUp", "Tab", "Control+c", "Backspace"):
+        keyboard.press(key)
+    mine.page.evaluate(PASTE, "two\nlines")
+    expect(pane(mine)).to_contain_text("it-has-read")
+    assert read.read_bytes() == b"a;$x\r\x1b\x1b[A\t\x03\x7f\x1b[200~two\nlines\x1b[201~"
+    assert not waiting.record().state.ended
+    assert Messenger().record(message.id).delivered_at is None
+    mine.page.get_by_role("button", name="Give back").click()
+    assert waiting.result(timeout=60).answer.strip() == "began-42"
+    expect(pane(mine)).to_contain_text("message-42")
+
+
+def test_two_persons_do_not_have_one_terminal(mine: Window, browser: Chromium, server: Served) -> None:
+    with logged_in(browser, server, server.token("other", "operator")) as other:
+        other.page.goto(f"/agents/{AGENT}")
+        expect(other.page.locator("#hold")).to_contain_text("taken over by")
+        assert other.page.get_by_role("button", name="Take over").count() == 0
+        proof = other.page.locator("[name=_proof]").first.get_attribute("value")
+        for operation, error in (("agent.take_over", "PaneTaken"), ("agent.type", "NotTakenOver")):
+            form = {"agent_id": AGENT, "_proof": str(proof)} | ({"text": "x"} if operation == "agent.type" else {})
+            headers = {"X-Torch-Console": "script", "Origin": server.url}
+            reply = other.page.request.post(f"/do/{operation}", form=form, headers=headers)
+            assert (reply.status, reply.json()["error"]) == (409, error)
+
+
+def test_a_task_that_runs_is_not_disturbed(window: Window, torch: Torch) -> None:
+    task = torch.enqueue("read -r line; echo got-$line", agent=AGENT)
+    expect(window.page.locator("#steps")).to_contain_text(task.id)
+    window.page.get_by_role("button", name="Take over").click()
+    window.page.get_by_label("Line").fill("by-hand")
+    window.page.get_by_role("button", name="Type it, and Enter").click()
+    assert task.result(timeout=60).answer.strip().endswith("got-by-hand")
+    window.page.get_by_role("button", name="Give back").click()
+    expect(window.page.locator("#mine")).to_have_count(0)
+
+
+def test_small_pictures_are_live_only_while_they_are_in_view(window: Window, broker: Broker, torch: Torch) -> None:
+    channel, page = keys.drawn_screen(AGENT), window.page
+    page.goto("/fleet")
+    page.evaluate(THUMB, AGENT)
+    thumb = page.locator("#picture")
+    does(torch, r"printf '\033[35msmall-%s\033[0m\n' $((6 * 7))")
+    expect(thumb.locator(".f5")).to_have_text("small-42")
+    assert thumb.locator(".row").count() <= THUMB_ROWS
+    page.evaluate("document.querySelector('#picture').style.marginTop = '5000px'")
+    until(lambda: broker.client.pubsub_numsub(channel)[0][1] == 0, "nobody reads what nobody sees")
+    thumb.scroll_into_view_if_needed()
+    does(torch, "echo again-$((6 * 7))")
+    expect(thumb).to_contain_text("again-42")
+
+
+def test_what_is_typed_is_in_the_audit_without_its_text(mine: Window, server: Served) -> None:
+    pane(mine).click()
+    mine.page.keyboard.type("unsaid")
+    expect(pane(mine)).to_contain_text("unsaid")
+    mine.page.keyboard.press("Control+c")
+    shown = server.command("audit", "show", "--since", "1h", "--json").stdout
+    assert {"agent.take_over", "agent.type"} <= set(re.findall(r"agent\.(?:take_over|type)", shown))
+    assert "unsaid" not in shown
 
 
 def test_a_viewer_sees_the_terminal_and_may_do_nothing(browser: Chromium, server: Served, dev: AgentWorker) -> None:

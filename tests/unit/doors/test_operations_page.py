@@ -35,6 +35,11 @@ LOCAL = {
 OF_PROGRAMS = {
     "agent.changes": "AgentRegistry().watch()",
     "agent.find": "AgentRegistry().find_available_agents()",
+    "agent.give_back": "the console's page of an agent",
+    "agent.paste": "the console's page of an agent",
+    "agent.take_over": "the console's page of an agent",
+    "agent.taken_over": "the console's page of an agent",
+    "agent.type": "the console's page of an agent",
     "agent.skills": "AgentRegistry().skills()",
     "canvas.group_kept": "Celery's GroupResult, in a pane",
     "canvas.keep_group": "Celery's group, in a pane",

@@ -41,6 +41,7 @@ SHIPPED = {
     Right.READ: (OWN, NONE, OWN, OWN),
     Right.SCHEDULE: (NONE, NONE, OWN, ANY),
     Right.SHARE: (NONE, NONE, ANY, ANY),
+    Right.TYPE: (NONE, NONE, NONE, NONE),
     Right.SPAWN: (NONE, NONE, NONE, OWN),
     Right.RETIRE: (NONE, NONE, OWN, OWN),
     Right.HOLD: (NONE, NONE, NONE, NONE),
@@ -85,7 +86,7 @@ FORBIDDEN_TO_AGENTS = {"task.answer", "task.replay", "task.drop"}
 def test_an_agent_may_ask_for_what_its_work_needs_and_for_nothing_else(operation: Any) -> None:
     """Of what is its own: whose it is, is looked at where there is a fleet."""
     extent = rules().rule_for(WHO["agent"], operation.right).extent
-    nobodys = (Right.ANSWER, Right.REVIVE, Right.HOLD, Right.SPAWN, Right.BUDGET, Right.AUDIT)
+    nobodys = (Right.ANSWER, Right.REVIVE, Right.TYPE, Right.HOLD, Right.SPAWN, Right.BUDGET, Right.AUDIT)
     assert (extent is NONE) == (operation.right in nobodys)
     assert operation.name not in FORBIDDEN_TO_AGENTS or extent is NONE
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch_tasks.caller import caller
 from torch_tasks.errors import InvalidRequest, TorchError
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import CheckinRecord
@@ -12,6 +13,15 @@ from torch_tasks.server.console.page import ConsolePage, Visit
 from torch_tasks.server.console.pane_rows import row_html
 
 _TASKS_LOOKED_AT, _TASKS_SHOWN, _STEPS_SHOWN = 200, 12, 8
+_KEYS = (
+    ("Escape", "Esc"),
+    ("Tab", "Tab"),
+    ("Up", "↑"),
+    ("Down", "↓"),
+    ("Enter", "Enter"),
+    ("C-c", "Ctrl-C"),
+)
+"""What a phone has no key for."""
 _ABOVE = 400
 """So many rows of what has left the screen are on one page."""
 
@@ -25,6 +35,9 @@ def gather(visit: Visit) -> dict[str, Any]:
         "agent": info,
         "kept": _kept(visit, info),
         "can_watch": visit.may("agent.screen", agent=agent_id),
+        "can_type": visit.may("agent.take_over", agent=agent_id),
+        "is_mine": info.taken_over == caller().name,
+        "keys": _KEYS,
         "can_send": visit.may("message.send"),
         "can_read": can_read,
         "inbox": visit.ask("message.inbox", party=agent_id) if can_read else [],

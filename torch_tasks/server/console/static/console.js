@@ -1,6 +1,7 @@
 // What every page of the console does: it shows news without a reload, and sends forms without leaving the page.
 
 import { follow } from "./news.js";
+import { typeIntoPanes } from "./typing.js";
 import { showTimes } from "./times.js";
 import { sendForms } from "./forms.js";
 import { listenToKeys } from "./keys.js";
@@ -19,3 +20,4 @@ showNeed();
 offerPush();
 navigator.serviceWorker?.register("/static/worker.js", { scope: "/" }).catch(() => {}); // a private window keeps none
 showPanes();
+typeIntoPanes();
