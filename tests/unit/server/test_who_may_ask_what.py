@@ -43,7 +43,9 @@ A_PAGE = Row(LOGIN, IN, IN, IN)
 WITH_A_LOGIN = Row(REFUSED, IN, IN, IN)
 FOR_OPERATORS = Row(REFUSED, REFUSED, REFUSED, IN)
 
-ROWS_OF_PAGES = {Right.LOOK: A_PAGE, Right.AUDIT: Row(LOGIN, REFUSED, REFUSED, IN)}
+FOR_WATCHERS = Row(LOGIN, IN, REFUSED, IN)
+
+ROWS_OF_PAGES = {Right.LOOK: A_PAGE, Right.WATCH: FOR_WATCHERS, Right.AUDIT: Row(LOGIN, REFUSED, REFUSED, IN)}
 """By the right that a page declares."""
 
 ROWS: dict[tuple[str, str], Row] = {
@@ -68,6 +70,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/flower/{rest}"): A_PAGE._replace(tried="/flower/tasks"),
     ("POST", "/flower/{rest}"): FOR_OPERATORS._replace(tried="/flower/api/worker/shutdown/w"),
     ("POST", "/do/{operation}"): FOR_OPERATORS._replace(tried="/do/fleet.stop"),
+    ("GET", "/panes"): FOR_WATCHERS._replace(tried="/panes?agents="),
     ("GET", "/push/key"): WITH_A_LOGIN._replace(nobody=LOGIN),
     ("POST", "/push/begin"): WITH_A_LOGIN,
     ("POST", "/push/end"): WITH_A_LOGIN,

@@ -9,6 +9,7 @@ from torch_tasks.errors import InvalidRequest, TorchError
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import CheckinRecord
 from torch_tasks.model.task import TaskRecord
+from torch_tasks.security.rights import Right
 from torch_tasks.server.console.page import ConsolePage, Visit
 from torch_tasks.server.console.pane_rows import row_html
 
@@ -97,4 +98,4 @@ def _number(text: str) -> int:
 
 
 AGENT = ConsolePage("agent", "/agents/{agent_id}", "Agent", gather)
-ABOVE = ConsolePage("above", "/agents/{agent_id}/above", "Above the screen", gather_above, news="")
+ABOVE = ConsolePage("above", "/agents/{agent_id}/above", "Above the screen", gather_above, Right.WATCH, news="")

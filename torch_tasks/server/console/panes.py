@@ -78,8 +78,9 @@ class PaneHub:
     async def answer(self, request: Request) -> Response:
         """The stream of one window: ``agents`` with commas between them, ``thumb=1`` for small pictures."""
         try:
-            agents = _agents_in(request)
             operation = operation_named("agent.screen")
+            require(operation.name, operation.right, Subject())
+            agents = _agents_in(request)
             for agent in agents:
                 require(operation.name, operation.right, Subject(agent=agent))
         except TorchError as error:
