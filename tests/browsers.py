@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,11 @@ class Browser:
     def get(self, path: str, headers: dict[str, str] = PAGE) -> httpx2.Response:
         return self._ask("GET", path, headers=headers)
 
-    def post(self, path: str, origin: str | None = "", **how: Any) -> httpx2.Response:
-        headers = {} if origin is None else {"Origin": origin or self._web}
-        return self._ask("POST", path, headers={**PAGE, **headers}, **how)
+    def post(
+        self, path: str, origin: str | None = "", headers: Mapping[str, str] | None = None, **how: Any
+    ) -> httpx2.Response:
+        own = {} if origin is None else {"Origin": origin or self._web}
+        return self._ask("POST", path, headers={**PAGE, **own, **(headers or {})}, **how)
 
     def _ask(self, method: str, path: str, **how: Any) -> httpx2.Response:
         async def ask() -> httpx2.Response:

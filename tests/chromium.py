@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 from served import Served
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1400, "height": 900}
 SOON_MS = 15_000
+expect.set_options(timeout=SOON_MS)
 
 
 @contextmanager

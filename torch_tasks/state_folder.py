@@ -103,6 +103,8 @@ class StateFolder:
         """The token of this folder's owner for this machine's server."""
         self.server_address = path / "server.json"
         """Which process serves, and where."""
+        self.console_link = path / "console.html"
+        """Leads a browser to the last link with which somebody logged in."""
         self.tokens = path / "tokens.json"
         """The tokens that this machine's server takes, hashed."""
         self.tokens_lock = path / "tokens.lock"

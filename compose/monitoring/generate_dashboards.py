@@ -56,7 +56,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
             number("Agents online", 'sum(torch_agents{state!="offline"})'),
             number("Agents with a task", "sum(torch_agents_busy)"),
             number("Tasks that wait", "sum(torch_tasks_waiting)"),
-            number("Waits for a person", 'sum(torch_person_needed{kind!~"limited|over budget"})'),
+            number("Waits for a person", 'sum(torch_person_needed{kind!="limited",kind!="over budget"})'),
             number("Dead letters", "max(torch_dead_letters)"),
             number("Nodes up", "sum(torch_node_up)"),
             lines("Agents by state", "sum by (state) (torch_agents)", "{{state}}"),

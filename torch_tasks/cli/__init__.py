@@ -81,6 +81,7 @@ COMMANDS = {
         "down": ("torch_tasks.cli.stack:down", "Stop everything that `up` started."),
         "doctor": ("torch_tasks.cli.doctor:doctor", "Check this machine and the fleet: what works, what does not."),
         "serve": ("torch_tasks.cli.server:serve", "Serve the fleet by HTTP to programs and people elsewhere."),
+        "console": ("torch_tasks.cli.console:console", "Open the fleet in a browser."),
         "broker": ("torch_tasks.cli.broker:broker", "Make users on the broker, and change their passwords."),
         "token": ("torch_tasks.cli.server:token", "Make, list and revoke the tokens with which they ask."),
         "logs": ("torch_tasks.cli.logs:logs", "Print the log of a process on this machine."),
@@ -118,14 +119,15 @@ _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in gr
 #: They start or end what runs, or work on this machine's files alone.
 _NEED_NO_FLEET = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "worker", "completion", "compat", "version", "stop",
-    "audit", "certify", "mcp", "serve", "token", "keys", "broker", "done", "fail", "progress", "operations", *_HIDDEN,
+    "audit", "certify", "mcp", "serve", "console", "token", "keys", "broker", "done", "fail", "progress", "operations",
+    *_HIDDEN,
 ))  # fmt: skip
 
 
 #: They are about this machine alone, or an agent's own pane: no server does them.
 _OF_THIS_MACHINE = frozenset((
-    "init", "demo", "up", "down", "doctor", "logs", "kinds", "certify", "worker", "node", "compat", "serve", "token",
-    "keys", "broker", "attach", "done", "fail", "progress", *_HIDDEN,
+    "init", "demo", "up", "down", "doctor", "logs", "kinds", "certify", "worker", "node", "compat", "serve", "console",
+    "token", "keys", "broker", "attach", "done", "fail", "progress", *_HIDDEN,
 ))  # fmt: skip
 
 

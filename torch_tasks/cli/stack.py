@@ -14,6 +14,7 @@ import click
 from torch_tasks.broker.connection import connect
 from torch_tasks.caller import CallerKind
 from torch_tasks.checkins.book import readiness
+from torch_tasks.cli.console import reachable
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import BrokerAway, InvalidSettings, ProcessNotStarted
@@ -156,6 +157,7 @@ def _print_stack(stack: Stack, new_password: str | None) -> None:
         click.echo(f"agent   {info.agent_id}: {what}, {state}")
     if stack.server_answers() and (own := server_of(stack.settings.state)):
         click.echo(f"server  {own.url}  your own token is in {stack.settings.state.server_token}")
+        click.echo(f"console {reachable(own.url)}/  'torch-tasks console' logs you in")
     if metrics := metrics_at(stack.settings.state):
         click.echo(f"metrics {metrics}")
     if running := stack.processes.find("flower"):

@@ -43,6 +43,8 @@ class KeptAgent(Model):
     state: KeptState
     reason: str = ""
     """Why it is in quarantine, or is not started now."""
+    memory: int = 0
+    """How many bytes all in its terminal uses, as of the last look; 0: it is not known."""
 
 
 class Capacity(Model):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from torch_tasks.broker.memory import Memory, memory_of
 from torch_tasks.fleet import fleet
 from torch_tasks.model.budget import BudgetLine
-from torch_tasks.model.fields import now
+from torch_tasks.model.fields import Model, now
+from torch_tasks.model.hold import STOP, Hold
 from torch_tasks.model.report import FleetReport, report_of
 from torch_tasks.monitoring.feed import EventPage, feed
 from torch_tasks.monitoring.flow import FlowEvent, FlowKind
@@ -45,6 +46,33 @@ def stop(asked: StopOrder) -> HoldReport:
 def start(asked: StopOrder) -> HoldReport:
     """Lift the stop of the same extent; the report says if this machine is stopped all the same."""
     return holds.start(asked.reason, here=asked.here)
+
+
+class HeldScope(Model):
+    """What takes no work, by whose order, and why."""
+
+    scope: str
+    """`stop`: the fleet; `all`: every agent; or `role NAME`, `agent NAME`."""
+    role: str = ""
+    agent: str = ""
+    by: str
+    reason: str = ""
+    at: AwareDatetime
+    interrupt: bool = False
+
+
+@operation("fleet.holds", Right.LOOK)
+def held(asked: Nothing) -> list[HeldScope]:
+    """What is paused and stopped now, by whom, and why."""
+    latest = fleet().holds.latest()
+    stopped = latest.in_force(STOP)
+    return [_held_scope(*one) for one in (*([(STOP, stopped)] if stopped else []), *latest.pauses())]
+
+
+def _held_scope(scope: str, hold: Hold) -> HeldScope:
+    kind, _, name = scope.partition(" ")
+    about = {kind: name} if kind in ("role", "agent") else {}
+    return HeldScope(scope=scope, by=hold.by.name, reason=hold.reason, at=hold.at, interrupt=hold.interrupt, **about)
 
 
 @operation("fleet.health", Right.LOOK, needs_broker=False)

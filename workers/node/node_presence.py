@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from urllib.parse import urlsplit
@@ -16,7 +17,12 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.node import Capacity, KeptAgent, NodeInfo
 from torch_tasks.state_folder import TMUX
 from torch_tasks.system.files import make_folder
+from torch_tasks.system.machine_use import Used, used_below
 from torch_tasks.workers.host.presence import hold_lock
+from torch_tasks.workers.node.machine_pages import PaneProcesses
+
+_MEASURED_SECONDS = 10.0
+"""How often it is measured what the agents use: that reads of every process of the machine."""
 
 
 class NodePresence:
@@ -26,6 +32,9 @@ class NodePresence:
         self._fleet = fleet
         self._settings = fleet.settings
         self._kept = kept
+        self._panes = PaneProcesses(kept, fleet)
+        self._used: dict[str, Used] = {}
+        self._measured_at = float("-inf")
         make_folder(self._settings.state_dir)
         self._lock = hold_lock(self._settings.state.node_lock, self._taken)
         self._info = NodeInfo(
@@ -60,7 +69,15 @@ class NodePresence:
             self._fleet.nodes.leave(self._now())
 
     def _now(self) -> NodeInfo:
-        return self._info.model_copy(update={"capacity": self._capacity(), "agents": tuple(self._kept())})
+        if time.monotonic() - self._measured_at >= _MEASURED_SECONDS:
+            self._measured_at = time.monotonic()
+            self._used = used_below(self._panes.by_agent())
+        agents = tuple(map(self._with_memory, self._kept()))
+        return self._info.model_copy(update={"capacity": self._capacity(), "agents": agents})
+
+    def _with_memory(self, agent: KeptAgent) -> KeptAgent:
+        used = self._used.get(agent.agent_id)
+        return agent.model_copy(update={"memory": used.memory}) if used else agent
 
     def _capacity(self) -> Capacity:
         memory = psutil.virtual_memory()

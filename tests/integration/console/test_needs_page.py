@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from chromium import Chromium, Window, logged_in
+from chromium import SOON_MS, Chromium, Window, logged_in
 from fake_kind import FakeKind
 from fakes.cli.scenario import Scenario, Turn
 from fakes.cli.steps import Ask, Say
 from nodes import Node
 from playwright.sync_api import Locator, expect
 from served import Served
+from waiting import until
 
 from torch_tasks import Task, Torch
+from torch_tasks.model.task import TaskState
 
+CRASHES = "kill -9 $PPID $$"
 ASKS = Scenario(Turn((Ask("Which colour?", ("Red", "Blue")), Say("Then {choice}."))))
 
 
@@ -48,7 +51,7 @@ def test_a_question_comes_without_a_reload_and_a_double_click_answers_it_once(wi
     expect(page).to_have_title("Needs you · Torch")
     task = asking(torch)
     question = card(window, task)
-    expect(question.locator(".asks")).to_have_text("Which colour?")
+    expect(question.locator(".need-text")).to_have_text("Which colour?")
     expect(question.get_by_role("link", name="paint the door")).to_be_visible()
     expect(page).to_have_title("(1) Needs you · Torch")
     expect(page.locator("#needed")).to_have_text("1")
@@ -88,3 +91,46 @@ def test_a_form_works_without_scripts(browser: Chromium, server: Served, fake: F
         expect(plain.page).to_have_url(f"{server.url}/")
         expect(card(plain, task)).to_have_count(0)
     assert task.result(timeout=30).answer == "Then Red."
+
+
+def test_a_dead_letter_is_replayed_and_another_is_dropped_after_it_was_asked(
+    window: Window, shared_node: Node, torch: Torch
+) -> None:
+    shared_node.agent_worker("qa-1", "qa")
+    replayed, dropped = (torch.enqueue(f"{CRASHES} # {name}", agent="qa-1", max_retries=0) for name in ("one", "two"))
+    for task in (replayed, dropped):
+        assert task.result(timeout=60).status is TaskState.DEAD
+    card(window, replayed).get_by_role("button", name="Replay").click()
+    expect(window.page.locator("#said")).to_contain_text(f"task {replayed.id} is queued again")
+    until(lambda: any(entry.note == "replayed" for entry in replayed.history()), "the task is replayed")
+    late = card(window, dropped)
+    late.get_by_text("Drop", exact=True).click()
+    expect(late.get_by_text("It is deleted for good")).to_be_visible()
+    late.get_by_role("button", name="Yes, drop").click()
+    expect(late).to_have_count(0)
+    assert dropped.id not in [one.spec.id for one in torch.dead()]
+
+
+def test_tasks_that_nobody_serves_get_an_agent_from_the_form_that_is_filled_in(window: Window, torch: Torch) -> None:
+    page = window.page
+    task = torch.enqueue("echo served", role="writer", skills=["prose"])
+    lost = page.locator(".card", has_text="no live agent serves writer+prose")
+    expect(lost).to_be_visible(timeout=4 * SOON_MS)
+    lost.get_by_text("Spawn an agent that serves them").click()
+    expect(lost.get_by_label("Role")).to_have_value("writer")
+    expect(lost.get_by_label("Skills")).to_have_value("prose")
+    lost.get_by_role("button", name="Spawn").click()
+    expect(page.locator("#spawned")).to_have_text("writer-1 is ready on node-a.", timeout=4 * SOON_MS)
+    assert task.result(timeout=30).answer == "served\n"
+
+
+def test_what_agents_write_is_text(window: Window, fake: FakeKind, torch: Torch) -> None:
+    fake.cli.play(Scenario(Turn((Ask("<b>Which</b> <script>x</script>?", ("<i>Red</i>", "Blue")), Say("{choice}")))))
+    task = torch.enqueue("paint it", title="<img src=x onerror=alert(1)>", agent="developer-1")
+    question = card(window, task)
+    expect(question.locator(".need-text")).to_have_text("<b>Which</b> <script>x</script>?")
+    expect(question.get_by_role("link", name="<img src=x onerror=alert(1)>")).to_be_visible()
+    assert question.locator("img, b, i, script").count() == 0
+    question.get_by_role("button", name="<i>Red</i>").click()
+    expect(question).to_have_count(0)
+    assert task.result(timeout=30).answer == "<i>Red</i>"

@@ -371,6 +371,7 @@ def test_a_fleet_is_reached_by_http_as_it_is_written(run: Callable[..., str]) ->
     assert "laptop  operator" in said
     assert "revoked laptop" in said
     assert "refused with exit code 5" in said
+    assert f"http://127.0.0.1:{port}/login/link" in said
     assert "ended: up, server, beat, node" in said
 
 

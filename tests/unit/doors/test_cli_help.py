@@ -70,6 +70,7 @@ OPTIONS = {
     "report": "--since --markdown --html --json",
     "init": "--yes",
     "policy": "show explain refusals",
+    "console": "--no-browser --json",
     "serve": "--host --port",
     "token": "create list revoke",
     "keys": "list issue rotate revoke",

@@ -26,7 +26,7 @@ MODULES = sorted((REPOSITORY / "torch_tasks" / "cli").glob("*.py"))
 #: What a command does on this machine alone, or with its files and processes: no door leads there.
 LOCAL = {
     "broker add", "broker make", "broker remove", "broker rotate", "broker users",
-    "certify", "compat install", "completion", "demo", "doctor", "down", "init", "keys issue", "keys list",
+    "certify", "compat install", "completion", "console", "demo", "doctor", "down", "init", "keys issue", "keys list",
     "keys revoke", "keys rotate", "kinds", "logs", "mcp", "node", "node invite",
     "node join", "operations", "serve", "token create", "token list", "token revoke", "up", "version",
     "worker",
@@ -48,6 +48,7 @@ OF_PROGRAMS = {
     "canvas.set_chord_size": "Celery's chord, in a pane",
     "checkin.readiness": "the warnings of Torch().checkins",
     "fleet.health": "SystemMonitor().get_system_health(), python -m torch_tasks.orchestration.agent_registry --status",
+    "fleet.holds": "the console; `doctor` shows the same",
     "fleet.needs": "part of fleet.summary",
     "fleet.seen": "the console, where a notification is opened, or the button Seen is pressed",
     "message.listen": "NovaOrchestrator().subscribe_to_role()",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from browsers import FROM_ELSEWHERE, Site
+from browsers import FROM_ELSEWHERE, WEB, Browser, Site
 from fakes.openid import FakeProvider, new_key
 
 from torch_tasks.security.audit import records
-from torch_tasks.server.people.login import local
+from torch_tasks.server.people import login
+from torch_tasks.server.people.login import LINKS, local
 from torch_tasks.server.tokens import TokenRole
 
 FOREIGN = new_key()
@@ -172,6 +174,48 @@ def test_a_token_that_is_shown_once_is_as_good_until_it_is_revoked(site: Site) -
     assert browser.who().startswith("303 /login")
 
 
+def test_a_wrong_token_leaves_the_person_on_the_way_to_where_they_wanted_to_go(site: Site) -> None:
+    refused = site.browser().post("/login", data={"token": "wrong", "next": "/fleet?role=qa"})
+    assert '<input type="hidden" name="next" value="/fleet?role=qa">' in refused.text
+
+
+def link_of(browser: Browser, token: str, then: str = "/") -> str:
+    """A link for the bearer of the token, as a command asks for it."""
+    reply = browser.post(LINKS, None, {"Authorization": f"Bearer {token}"}, data={"next": then})
+    assert reply.status_code == 200, reply.text
+    return str(reply.json()["url"]).removeprefix(WEB)
+
+
+def test_a_link_logs_one_browser_in_as_who_asked_for_it(site: Site) -> None:
+    first = site.browser()
+    second = Browser(first._app)
+    link = link_of(first, site.tokens.create("laptop", TokenRole.VIEWER), "/fleet?state=ready")
+    assert first.get(link).headers["location"] == "/fleet?state=ready"
+    assert "token-laptop" in first.who()
+    again = second.get(link)
+    assert (again.status_code, "this link has been used" in again.text) == (403, True)
+    assert second.who().startswith("303 /login")
+    site.tokens.revoke("laptop")
+    assert first.who().startswith("303 /login")
+
+
+def test_a_link_is_for_a_minute_and_leads_nowhere_else(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser, token = site.browser(), site.tokens.create("laptop", TokenRole.VIEWER)
+    assert browser.get(link_of(browser, token, "https://evil.example")).headers["location"] == "/"
+    late, begun = link_of(browser, token), time.monotonic()
+    monkeypatch.setattr(login.time, "monotonic", lambda: begun + 61)
+    assert browser.get(late).status_code == 403
+
+
+def test_a_link_is_made_for_who_has_a_token(site: Site) -> None:
+    browser = site.browser()
+    assert browser.post(LINKS).status_code == 401
+    browser.log_in()
+    assert browser.post(LINKS).status_code == 403
+    refused = site.browser().post(LINKS, None, {"Authorization": "Bearer torch_x_y"})
+    assert refused.status_code == 401
+
+
 def test_a_wrong_token_is_said_on_the_page(site: Site) -> None:
     reply = site.browser().post("/login", data={"token": "torch_x_<script>"})
     assert reply.status_code == 401
@@ -213,8 +257,8 @@ def test_the_pages_run_no_script_and_stand_in_no_frame(site: Site) -> None:
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
     assert "<script" not in page.text
-    assert '<a class="button" href="/login/provider?next=' in page.text  # a form may not be redirected elsewhere
-    assert browser.get("/login/style.css").headers["content-type"].startswith("text/css")
+    assert '<a class="button main" href="/login/provider?next=' in page.text  # a form may not be redirected elsewhere
+    assert browser.get("/static/console.css").headers["content-type"].startswith("text/css")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/static/{name}"): EVERYBODY._replace(tried="/static/console.css"),
     ("GET", "/login"): EVERYBODY,
     ("POST", "/login"): EVERYBODY,
-    ("GET", "/login/style.css"): EVERYBODY,
+    ("GET", "/login/link"): EVERYBODY,
+    ("POST", "/login/links"): Row(REFUSED, REFUSED, REFUSED, REFUSED),  # it is for who asks with a token each time
     ("GET", "/login/provider"): EVERYBODY,
     ("GET", "/login/callback"): EVERYBODY,
     ("POST", "/logout"): EVERYBODY,

@@ -31,13 +31,13 @@ class Visit:
         operation, asked = self._reading(name, fields)
         return perform_here(operation, asked)
 
-    def ask_together(self, name: str, **fields: Any) -> Any:
-        """The same, of an operation whose reply does not depend on who asks: it may be a moment old."""
-        return self.shared.reply(*self._reading(name, fields))
+    def ask_together(self, name: str, oldest: float = SHARED_SECONDS, /, **fields: Any) -> Any:
+        """The same, of an operation whose reply does not depend on who asks: it may be ``oldest`` seconds old."""
+        return self.shared.reply(*self._reading(name, fields), oldest)
 
     def needed(self, oldest: float = SHARED_SECONDS) -> list[Need]:
-        """What waits for a person; it may be ``oldest`` seconds old."""
-        needs: list[Need] = self.shared.reply(*self._reading("fleet.needs", {}), oldest)
+        """What waits for a person."""
+        needs: list[Need] = self.ask_together("fleet.needs", oldest)
         return needs
 
     def may(self, name: str, **about: str) -> bool:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import now
+from torch_tasks.model.limits import size
 from torch_tasks.server.console import markdown
 from torch_tasks.visible_text import one_line, visible
 
@@ -31,7 +32,7 @@ class Templates:
             lstrip_blocks=True,
             finalize=_shown,
         )
-        self._environment.filters.update(when=when, ago=ago, seconds=describe_duration, line=one_line)
+        self._environment.filters.update(when=when, ago=ago, size=size, seconds=describe_duration, line=one_line)
         self._environment.filters.update(markdown=markdown.drawn)
         self._environment.globals.update(once=lambda: secrets.token_urlsafe(16), longest_drawn=markdown.LONGEST)
 

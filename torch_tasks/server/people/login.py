@@ -9,24 +9,24 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import anyio.to_thread
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from torch_tasks.caller import caller
-from torch_tasks.errors import LoginRefused, TorchError
+from torch_tasks.errors import LoginRefused, RequestNotTaken, TorchError
 from torch_tasks.model.asker import Asker
 from torch_tasks.model.audit_record import AuditOutcome
 from torch_tasks.security.audit import note_event
 from torch_tasks.server.bodies import read_body
-from torch_tasks.server.people.pages import STYLE_PATH, login_page, own_page, style
+from torch_tasks.server.people.pages import login_page, own_page
 from torch_tasks.server.people.provider import OpenIdProvider
 from torch_tasks.server.people.sessions import Sessions, TokenHolder, Visitor, VouchedPerson, cookie_in, set_cookie
-from torch_tasks.server.problems import status_of
+from torch_tasks.server.problems import problem, status_of
 from torch_tasks.server.tokens import AccessTokens
 from torch_tasks.settings import Settings
 from torch_tasks.visible_text import one_line
@@ -34,11 +34,15 @@ from torch_tasks.visible_text import one_line
 log = logging.getLogger(__name__)
 
 CALLBACK = "/login/callback"
-OPEN = frozenset({"/login", "/login/provider", CALLBACK, "/logout", STYLE_PATH})
+OPEN = frozenset({"/login", "/login/provider", "/login/link", CALLBACK, "/logout"})
 """What is asked by who is not logged in yet."""
 _LONGEST_FORM = 4096
 _PENDING_SECONDS = 600
+LINKS = "/login/links"
+"""Where the bearer of a token asks for a link."""
+_LINK_SECONDS = 60
 _MOST_PENDING = 1000
+_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,15 @@ class PendingLogin:
     until: float = field(default_factory=lambda: time.monotonic() + _PENDING_SECONDS)
 
 
+@dataclass(frozen=True)
+class LoginLink:
+    """What this server remembers of a link until it is used."""
+
+    holder: TokenHolder
+    then: str
+    until: float = field(default_factory=lambda: time.monotonic() + _LINK_SECONDS)
+
+
 class LoginDoors:
     """The doors by which a person comes in, each of which begins a session."""
 
@@ -66,14 +79,16 @@ class LoginDoors:
         self._refresh_seconds = settings.oidc_refresh_seconds
         self._slow = settings.server_slow_seconds
         self._pending: dict[str, PendingLogin] = {}
+        self._links: dict[str, LoginLink] = {}
         self._cookie = f"{sessions.cookie}-login"
 
     def routes(self) -> list[BaseRoute]:
         return [
             Route("/me", self.own),
-            Route(STYLE_PATH, _style),
             Route("/login", self.show, methods=["GET"]),
             Route("/login", self._or_page(self.with_token), methods=["POST"]),
+            Route(LINKS, self.make_link, methods=["POST"]),
+            Route("/login/link", self._or_page(self.with_link), methods=["GET"]),
             Route("/login/provider", self._or_page(self.to_provider), methods=["GET"]),
             Route(CALLBACK, self._or_page(self.from_provider), methods=["GET"]),
             Route("/logout", self.leave, methods=["POST"]),
@@ -91,8 +106,36 @@ class LoginDoors:
         """A person shows a token once instead of with each request."""
         body = await read_body(request, _LONGEST_FORM, self._slow)
         fields = parse_qs(body.decode(errors="replace"))
-        holder = TokenHolder(self._tokens, fields.get("token", [""])[0].strip())
-        return await self._begun(holder, "a token", local(fields.get("next", ["/"])[0]))
+        then = local(fields.get("next", ["/"])[0])
+        try:
+            return await self._begun(TokenHolder(self._tokens, fields.get("token", [""])[0].strip()), "a token", then)
+        except TorchError as error:
+            return self._refused(error, then)
+
+    async def make_link(self, request: Request) -> Response:
+        """For the bearer of a token: a link with which a browser logs in as its bearer, once, within a minute."""
+        try:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer":
+                raise RequestNotTaken(
+                    "a link is made for who asks with a token; this browser is logged in already", 403
+                )
+            body = await read_body(request, _LONGEST_FORM, self._slow)
+            then = local(parse_qs(body.decode(errors="replace")).get("next", ["/"])[0])
+        except TorchError as error:
+            return problem(error)
+        code = _remember(self._links, LoginLink(TokenHolder(self._tokens, token.strip()), then))
+        here = self._public or f"{request.url.scheme}://{request.headers['host']}"
+        return JSONResponse({"url": f"{here}/login/link?{urlencode({'code': code})}"})
+
+    async def with_link(self, request: Request) -> Response:
+        """A person comes by a link that was made for them."""
+        link = self._links.pop(request.query_params.get("code", ""), None)
+        if link is None or link.until < time.monotonic():
+            raise LoginRefused(
+                "this link has been used, or is older than a minute; 'torch-tasks console' prints another one"
+            )
+        return await self._begun(link.holder, "a link", link.then)
 
     async def to_provider(self, request: Request) -> Response:
         """Send the browser to the provider, and remember with what."""
@@ -104,7 +147,7 @@ class LoginDoors:
         back_to = f"{self._public or f'{request.url.scheme}://{host}'}{CALLBACK}"
         pending = PendingLogin(back_to, then)
         address = await self._provider.address(back_to, pending.state, pending.nonce, pending.verifier)
-        key, response = self._remember(pending), RedirectResponse(address, 303)
+        key, response = _remember(self._pending, pending), RedirectResponse(address, 303)
         set_cookie(response, self._cookie, key, self._sessions.is_encrypted, _PENDING_SECONDS)
         return response
 
@@ -146,16 +189,13 @@ class LoginDoors:
         set_cookie(response, self._cookie, "", self._sessions.is_encrypted, 0)
         return response
 
-    def _remember(self, pending: PendingLogin) -> str:
-        while len(self._pending) >= _MOST_PENDING:
-            del self._pending[next(iter(self._pending))]
-        key = secrets.token_urlsafe(32)
-        self._pending[key] = pending
-        return key
-
     def _page(self, then: str, refused: str = "", status: int = 200) -> Response:
         provider = urlsplit(self._provider.issuer).netloc if self._provider else None
         return login_page(provider, then, refused, status)
+
+    def _refused(self, error: TorchError, then: str) -> Response:
+        log.warning("a login is refused: %s", error)
+        return self._page(then, str(error), status_of(error))
 
     def _or_page(self, act: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """The act, or the page that says why not and lets the person try again."""
@@ -164,18 +204,22 @@ class LoginDoors:
             try:
                 return await act(request)
             except TorchError as error:
-                log.warning("a login is refused: %s", error)
-                return self._page("/", str(error), status_of(error))
+                return self._refused(error, "/")
 
         return acted
 
 
+def _remember(kept: dict[str, _Kept], one: _Kept) -> str:
+    """Keep it for a while; returns the secret by which it is found."""
+    while len(kept) >= _MOST_PENDING:
+        del kept[next(iter(kept))]
+    key = secrets.token_urlsafe(32)
+    kept[key] = one
+    return key
+
+
 async def _note(by: str, **how: Any) -> None:
     await anyio.to_thread.run_sync(partial(note_event, "person.login", by, **how))
-
-
-async def _style(_: Request) -> Response:
-    return style()
 
 
 def local(path: str | None) -> str:

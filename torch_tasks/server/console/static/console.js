@@ -8,10 +8,12 @@ import { listenToKeys } from "./keys.js";
 import { reachWide } from "./places.js";
 import { offerPush, showNeed } from "./push.js";
 import { showPanes } from "./panes.js";
+import { followFilters } from "./filters.js";
 
 showTimes(document);
 setInterval(() => showTimes(document), 5000);
 sendForms();
+followFilters();
 follow(document.getElementById("content"));
 listenToKeys();
 reachWide();

@@ -1,0 +1,34 @@
+// Forms that choose what a list shows: the address follows, so that it can be linked, reloaded and gone back from.
+
+const TYPING_MS = 250;
+
+/** Take over every form with `data-filter`. */
+export function followFilters() {
+  let timer = null;
+  document.addEventListener("submit", (event) => {
+    if (!event.target.matches("form[data-filter]")) return;
+    event.preventDefault();
+    clearTimeout(timer);
+    show(event.target, "pushState");
+  });
+  document.addEventListener("change", (event) => {
+    const form = event.target.form;
+    if (form?.matches("form[data-filter]") && event.target.matches("select")) form.requestSubmit();
+  });
+  document.addEventListener("input", (event) => {
+    const form = event.target.form;
+    if (!form?.matches("form[data-filter]") || !event.target.matches("input")) return;
+    clearTimeout(timer);
+    timer = setTimeout(() => show(form, "replaceState"), TYPING_MS);
+  });
+  window.addEventListener("popstate", () => location.reload());
+}
+
+function show(form, how) {
+  const chosen = [...new FormData(form)].filter(([, value]) => value !== "");
+  const address = new URL(form.action);
+  address.search = new URLSearchParams(chosen);
+  if (address.href === location.href) return;
+  history[how](null, "", address);
+  document.dispatchEvent(new CustomEvent("torch-done"));
+}
