@@ -222,9 +222,12 @@ def test_a_viewer_sees_the_terminal_and_may_do_nothing(browser: Chromium, server
         assert width <= PHONE["width"], "the page itself does not scroll sideways"
 
 
+def test_a_window_names_its_terminals(window: Window) -> None:
+    assert window.page.request.get("/panes?agents=").status == 422
+
+
 def test_who_may_not_watch_gets_no_terminal(server: Served, browser: Chromium) -> None:
     with ExitStack() as stack:
         window = stack.enter_context(logged_in(browser, server, server.token("robot", "program")))
         reply = window.page.request.get(f"/panes?agents={AGENT}")
         assert (reply.status, reply.json()["error"]) == (403, "NotAllowed")
-        assert window.page.request.get("/panes?agents=").status == 422
