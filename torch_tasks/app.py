@@ -43,6 +43,8 @@ ANSWER = "torch_answer"
 LOOK = "torch_look"
 #: To an agent worker: report what your agent's terminal uses of the machine.
 RESOURCES = "torch_resources"
+#: To an agent worker: publish what the agent changed in a task.
+DIFF = "torch_diff"
 #: To an agent worker: a client watches your agent's screen.
 SHOW = "torch_show"
 #: To an agent worker: reply with rows from above your agent's screen.

@@ -153,6 +153,11 @@ def bell(name: str) -> str:
     return f"{PREFIX}bell:{name}"
 
 
+def task_diff(ticket: str) -> str:
+    """The channel on which what a task changed is published to the one who asked with this ticket."""
+    return f"{PREFIX}task_diff:{ticket}"
+
+
 def screen(agent_id: str) -> str:
     """The channel on which an agent's screen is published while it is watched."""
     return f"{PREFIX}screen:{agent_id}"

@@ -15,9 +15,11 @@ from torch_tasks.model.board import Board, BoardFilter, BoardPlace, PlaceText
 from torch_tasks.model.fields import Model, Skill, TaskId, Text
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.task import HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
+from torch_tasks.model.task_diff import TaskDiff
 from torch_tasks.model.task_graph import TaskGraph
 from torch_tasks.model.trace import Span, Trace, spans_of
 from torch_tasks.model.traceparent import HEADER, TraceParent
+from torch_tasks.monitoring.task_diffs import changes_of_task
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, News, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration import assignment
 from torch_tasks.orchestration.assignment import Assignment, AssignmentStatus
@@ -195,6 +197,12 @@ def graph(asked: OfTask) -> TaskGraph:
     """What a task waits for and what waits for it, however far away."""
     requests.record_of(asked.task_id)
     return graph_around(asked.task_id, _may_see)
+
+
+@operation("task.diff", Right.LOOK, about=_of_task)
+def diff(asked: OfTask) -> TaskDiff:
+    """What a task changed in its git tree, as the machine of its agent shows it; or why that cannot be seen."""
+    return changes_of_task(requests.record_of(asked.task_id))
 
 
 def _may_see(task_id: str) -> bool:

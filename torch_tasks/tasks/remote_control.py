@@ -15,6 +15,7 @@ from kombu.pidbox import Mailbox, Node
 from torch_tasks.app import (
     ANNOUNCE_QUEUE,
     ANSWER,
+    DIFF,
     EXPLAIN,
     HOLDS_CHANGED,
     LOOK,
@@ -51,6 +52,7 @@ RIGHTS = {
     ANNOUNCE_QUEUE: Right.ENQUEUE,
     ANSWER: Right.ANSWER,
     RESOURCES: Right.LOOK,
+    DIFF: Right.LOOK,
     SHOW: Right.WATCH,
     SCROLLBACK: Right.WATCH,
     EXPLAIN: Right.WATCH,
@@ -148,7 +150,7 @@ def _refuse(name: str, why: str) -> NoReturn:
 
 
 def _subject(method: str, asked: Mapping[str, Any]) -> Subject:
-    if method == ANSWER and asked.get("task_id"):
+    if method in (ANSWER, DIFF) and asked.get("task_id"):
         return Subject(task=str(asked["task_id"]))
     if method in _ABOUT_AGENT and app.host:
         return Subject(agent=app.host.info.agent_id)

@@ -86,7 +86,7 @@ class TaskTrees:
 
     def resume(self, spec: TaskSpec, run: AttemptFolder) -> TaskSpec:
         """The task with the folder in which it was begun."""
-        note = _read(run.tree_file)
+        note = read_note(run.tree_file)
         if note is None or str(note.workdir) == spec.workdir or note.workdir == note.repository:
             return spec
         return spec.model_copy(update={"workdir": str(note.workdir)})
@@ -130,7 +130,7 @@ class TaskTrees:
 
     def end(self, run: AttemptFolder, account: Mapping[str, str], info: AgentInfo) -> None:
         """Tag what the task made if it succeeded and all its evidence passed; a second call changes nothing."""
-        note, result = _read(run.tree_file), run.result()
+        note, result = read_note(run.tree_file), run.result()
         if note is None or result is None or account.get("state") != TaskState.SUCCEEDED:
             return
         if not result.succeeded or not all(one.passed for one in result.evidence):
@@ -189,7 +189,7 @@ def _switch(tree: Tree, branch: str, policy: RolePolicy) -> None:
 
 def changes_of(attempt: AttemptFolder) -> tuple[str | None, DiffStat | None]:
     """The branch of the attempt's tree and how much has changed there since the task began; None where unknown."""
-    note = _read(attempt.tree_file)
+    note = read_note(attempt.tree_file)
     if note is None or not note.base:
         return None, None
     try:
@@ -210,7 +210,7 @@ def _ref_name(note: TaskTreeNote) -> str:
 
 def task_tree_notes(settings: Settings) -> Iterator[TaskTreeNote]:
     for file in sorted(settings.state.worktrees.glob("*/note.json")):
-        if note := _read(file):
+        if note := read_note(file):
             yield note
 
 
@@ -222,7 +222,7 @@ def locked(settings: Settings, tree: Tree) -> Iterator[None]:
         yield
 
 
-def _read(file: Path) -> TaskTreeNote | None:
+def read_note(file: Path) -> TaskTreeNote | None:
     try:
         return TaskTreeNote.model_validate_json(file.read_bytes())
     except FileNotFoundError:

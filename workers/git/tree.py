@@ -77,13 +77,16 @@ class Git:
         """The same with this index."""
         return Git(self._folder, index, self._box)
 
-    def run(self, *words: str, stdin: bytes = b"") -> bytes:
+    def run(self, *words: str, stdin: bytes = b"", most: int = -1) -> bytes:
         """Git's output, for a look: no hook, monitor, filter, or other program of the repository's runs.
+
+        Not more than the first ``most`` bytes, if that is given.
 
         :class:`GitRefused` with git's words if it fails or takes too long.
         """
         filters = self._filters_off() if words[0] in _TRANSLATING else {}
-        return self._run(words, stdin, QUICK, self._environment(_SETTINGS | _LOOKING | filters) | _NO_PROTOCOL)
+        environment = self._environment(_SETTINGS | _LOOKING | filters) | _NO_PROTOCOL
+        return self._run(words, stdin, QUICK, environment, most=most)
 
     def change(
         self,
@@ -129,12 +132,13 @@ class Git:
         environment: Mapping[str, str],
         box: GitBox | None = None,
         adds: Path | None = None,
+        most: int = -1,
     ) -> bytes:
         argv = ["git", *_ALWAYS, *words]
         try:
             plain: AbstractContextManager[Launch] = contextlib.nullcontext((argv, []))
             with box.around(self._folder, adds, argv) if box else plain as (command, files):
-                code, answer, errors = self._result(command, stdin, seconds, environment, files)
+                code, answer, errors = self._result(command, stdin, seconds, environment, files, most)
         except OSError as error:
             raise GitRefused(f"git cannot run in {self._folder}: {error.strerror or error}") from None
         if code == 0:
@@ -150,6 +154,7 @@ class Git:
         seconds: float,
         environment: Mapping[str, str],
         files: Sequence[int],
+        most: int,
     ) -> tuple[int | None, bytes, bytes]:
         """The exit code, None if the time was over, then the output and the errors. It takes these open files along.
 
@@ -178,7 +183,7 @@ class Git:
                 process.wait()
             output.seek(0)
             errors.seek(0)
-            return code, output.read(), errors.read()
+            return code, output.read(most), errors.read()
 
     def ask(self, *words: str) -> str | None:
         """Git's output without its line's end; None if it fails."""

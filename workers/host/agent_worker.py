@@ -16,7 +16,19 @@ from celery.worker import state as worker_state
 from celery.worker.control import control_command
 
 from torch_tasks import keys
-from torch_tasks.app import ANNOUNCE_QUEUE, ANSWER, EXPLAIN, LOOK, RESOURCES, RETIRE, SCROLLBACK, SHOW, TAKEOVER, app
+from torch_tasks.app import (
+    ANNOUNCE_QUEUE,
+    ANSWER,
+    DIFF,
+    EXPLAIN,
+    LOOK,
+    RESOURCES,
+    RETIRE,
+    SCROLLBACK,
+    SHOW,
+    TAKEOVER,
+    app,
+)
 from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.fleet_keys import require_own_fleet
@@ -223,6 +235,12 @@ def look(state: Any) -> dict[str, bool]:
     if app.host:
         hosted().look_at_task()
     return {"ok": app.host is not None}
+
+
+@control_command(name=DIFF, args=[("task_id", str), ("ticket", str)])
+def diff(state: Any, task_id: str, ticket: str) -> dict[str, bool]:
+    """Publish what the agent changed in this task, to the one with the ticket."""
+    return {"ok": app.host is not None and hosted().diffs.publish(task_id, ticket)}
 
 
 @control_command(name=SHOW, args=[("drawn", bool)])

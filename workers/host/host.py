@@ -28,6 +28,7 @@ from torch_tasks.workers.folders import AttemptFolder, prune_attempts
 from torch_tasks.workers.git.task_trees import TaskTrees
 from torch_tasks.workers.host.attempt import Attempt
 from torch_tasks.workers.host.attempt_end import AttemptResults
+from torch_tasks.workers.host.diff_publisher import DiffPublisher
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.hosted_agent import HostedAgent, TaskOrders
 from torch_tasks.workers.host.lifecycle import HostPhase, IdleTimer, Lifecycle
@@ -160,6 +161,7 @@ class Host(AgentHost):
         self._unfinished = UnfinishedTask(self._agent)
         self.screen = ScreenPublisher(kind, self._terminal, fleet)
         self.takeover = PaneTakeover(self._terminal, presence, self.screen, self._on_bell)
+        self.diffs = DiffPublisher(presence.attempts, fleet)
         self._messages = MessageCarrier(self._agent, self._fleet, self._pane_lock)
 
     def _start_or_adopt(self) -> None:

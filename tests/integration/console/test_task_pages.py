@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from chromium import Chromium, Window, logged_in
+from git_parts import Repository
 from nodes import AgentWorker, Node
 from playwright.sync_api import Page, expect
 from served import Served
@@ -35,6 +36,12 @@ def window(browser: Chromium, server: Served, dev: AgentWorker) -> Iterator[Wind
 @pytest.fixture
 def page(window: Window) -> Page:
     return window.page
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A user's repository."""
+    return Repository(tmp_path_factory.mktemp("tree") / "repo")
 
 
 def await_file(file: Path) -> str:
@@ -182,3 +189,25 @@ def test_dependencies_are_a_graph_of_links(page: Page, torch: Torch, tmp_path: P
     (tmp_path / "go").touch()
     last.result(timeout=40).raise_for_status()
     expect(page.locator("svg.graph").get_by_role("link", name="Middle 1: succeeded")).to_be_visible()
+
+
+def test_what_a_task_changed_comes_from_its_agents_machine(
+    page: Page, torch: Torch, shared_node: Node, tree: Repository, tmp_path: Path
+) -> None:
+    (tmp_path / "git.toml").write_text("[roles.coder]\nenabled = true\ncommit_minutes = 0\nworktree = true\n")
+    coder = shared_node.agent_worker("coder-1", "coder", workdir=tree.folder, TORCH_CONFIG_DIR=str(tmp_path))
+    script = "echo '<script>window.was_run = 5</script>' >> app.py; echo new > beside.txt"
+    task = torch.enqueue(script, title="Change the app", agent="coder-1")
+    task.result(timeout=40).raise_for_status()
+    page.goto(f"/tasks/{task.id}")
+    page.get_by_role("link", name="Show what it changed").click()
+    expect(page.locator(".diff .added", has_text="<script>window.was_run = 5</script>")).to_be_visible()
+    expect(page.locator("ul code")).to_have_text("beside.txt")
+    plain = torch.enqueue("true", agent="dev-1")
+    plain.result(timeout=40)
+    page.goto(f"/tasks/{plain.id}/diff")
+    expect(page.get_by_text("it was not done in a git tree that Torch looked at")).to_be_visible()
+    coder.kill("SIGTERM")
+    coder.end_terminal()
+    page.goto(f"/tasks/{task.id}/diff")
+    expect(page.get_by_text("coder-1 on node-a, where its tree is, is away or gone")).to_be_visible()

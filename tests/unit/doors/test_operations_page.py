@@ -56,6 +56,7 @@ OF_PROGRAMS = {
     "task.records": "the console",
     "task.assign": "TaskOrchestrator().assign_task()",
     "task.board": "the console",
+    "task.diff": "the console",
     "task.graph": "the console",
 }
 

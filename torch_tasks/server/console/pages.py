@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch_tasks.server.console import accounts, agenda, agent, auditing, board, fleet, needs, reporting, task, texts
 from torch_tasks.server.console.page import ConsolePage
+from torch_tasks.server.console.task_changes import CHANGES
 from torch_tasks.server.console.task_form import ENQUEUE
 
 PAGES: tuple[ConsolePage, ...] = (
@@ -12,6 +13,7 @@ PAGES: tuple[ConsolePage, ...] = (
     board.BOARD,
     ENQUEUE,
     task.TASK,
+    CHANGES,
     texts.TEXTS,
     agenda.AGENDA,
     agenda.CHECKIN,
