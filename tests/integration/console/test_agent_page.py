@@ -190,7 +190,7 @@ def test_a_task_that_runs_is_not_disturbed(window: Window, torch: Torch) -> None
 
 def test_small_pictures_are_live_only_while_they_are_in_view(window: Window, broker: Broker, torch: Torch) -> None:
     channel, page = keys.drawn_screen(AGENT), window.page
-    page.goto("/fleet")
+    page.goto("/time")  # a page without other pictures of the agent
     page.evaluate(THUMB, AGENT)
     thumb = page.locator("#picture")
     does(torch, r"printf '\033[35msmall-%s\033[0m\n' $((6 * 7))")

@@ -29,4 +29,7 @@ def test_a_form_that_no_page_of_the_login_holds_is_refused(server: Served) -> No
         refused = browser.post("/do/fleet.stop", data={"_proof": "guessed"}, headers={"X-Torch-Console": "script"})
         assert (refused.status_code, refused.json()["error"]) == (403, "RequestNotTaken")
         proof = re.search(r'name="_proof" value="(\w+)"', browser.get("/fleet").text)
-        assert proof is None, "a page without forms has no proof"
+        assert proof
+        form = {"_proof": proof[1], "checkin_id": "unknown"}
+        taken = browser.post("/do/checkin.remove", data=form, headers={"X-Torch-Console": "script"})
+        assert (taken.status_code, taken.json()["error"]) == (404, "CheckinNotFound")

@@ -60,6 +60,8 @@ def test_what_is_looked_for_stands_in_the_address(window: Window) -> None:
     expect(page.locator("#by-role")).to_have_value("qa")
     expect(agent_card(window, "dev-1")).to_have_count(0)
     page.go_back()
+    expect(page.locator("#by-role")).to_have_value("")  # the page of before is there
+    page.wait_for_load_state()
     expect(agent_card(window, "dev-1")).to_be_visible()
     page.locator("#by-q").fill("PYTHON")
     expect(agent_card(window, "qa-1")).to_have_count(0)

@@ -1,28 +1,30 @@
 // Makes an element show new content and keeps what has not changed: focus, scroll, what was typed, what was opened.
 
-/** Make the children of `old` those of `fresh`; elements with an id stay the elements that they are. */
+/** Make the children of `old` those of `fresh`; an element stays the one that it is if its id, or its sort and place
+ * among those of its sort, is the same. */
 export function morph(old, fresh) {
-  const known = new Map([...old.children].filter((one) => one.id).map((one) => [one.id, one]));
-  let place = old.firstChild;
-  for (const next of [...fresh.childNodes]) {
-    const same = next.id ? known.get(next.id) : isLike(place, next) ? place : null;
-    if (!same) {
-      old.insertBefore(next, place);
-      continue;
-    }
-    if (same === place) place = place.nextSibling;
-    else old.insertBefore(same, place);
-    renew(same, next);
+  const known = byKey(old), wanted = byKey(fresh);
+  for (const [key, node] of known) {
+    if (!wanted.has(key)) node.remove();
   }
-  while (place) {
-    const after = place.nextSibling;
-    place.remove();
-    place = after;
+  let place = old.firstChild;
+  for (const [key, next] of wanted) {
+    const same = known.get(key);
+    if (same !== place || !same) old.insertBefore(same ?? next, place);
+    else place = place.nextSibling;
+    if (same) renew(same, next);
   }
 }
 
-function isLike(one, other) {
-  return one && one.nodeType === other.nodeType && one.nodeName === other.nodeName && !one.id;
+function byKey(parent) {
+  const found = new Map(), seen = new Map();
+  for (const node of parent.childNodes) {
+    const sort = `${node.nodeName} ${node.classList?.[0] ?? ""}`;
+    const count = seen.get(sort) ?? 0;
+    if (!node.id) seen.set(sort, count + 1);
+    found.set(node.id ? `#${node.id}` : `${sort} ${count}`, node);
+  }
+  return found;
 }
 
 function renew(same, next) {

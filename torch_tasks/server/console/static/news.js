@@ -19,7 +19,10 @@ export function follow(content) {
   for (const name of ["task", "agent", "question", "broker", "missed"]) {
     events.addEventListener(name, () => soon(content));
   }
-  events.addEventListener("begin", () => say(""));
+  events.addEventListener("begin", () => {
+    say("");
+    soon(content); // what happened since the page was made, and before the stream began
+  });
   events.onerror = () => say("The server does not answer; what you see is how things were. Trying again…");
   setInterval(() => soon(content), QUIET_MS); // what changes without an event
   document.addEventListener("visibilitychange", () => document.hidden || soon(content));
