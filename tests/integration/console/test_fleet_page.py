@@ -49,6 +49,8 @@ def test_agents_and_their_machine_are_shown_with_what_they_do(window: Window, to
     expect(page.locator("#node-node-a")).to_contain_text("2 of ")
     task.cancel()
     expect(card.locator(".doing")).to_contain_text("Nothing to do")
+    card.get_by_role("link", name="dev-1").click()
+    expect(page.get_by_role("heading", name="dev-1")).to_be_visible()
 
 
 def test_what_is_looked_for_stands_in_the_address(window: Window) -> None:

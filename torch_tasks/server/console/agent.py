@@ -8,6 +8,7 @@ from torch_tasks.caller import caller
 from torch_tasks.errors import InvalidRequest, TorchError
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import CheckinRecord
+from torch_tasks.model.node import KeptAgent, NodeInfo
 from torch_tasks.model.task import TaskRecord
 from torch_tasks.security.rights import Right
 from torch_tasks.server.console.page import ConsolePage, Visit
@@ -49,11 +50,11 @@ def gather(visit: Visit) -> dict[str, Any]:
     }
 
 
-def _kept(visit: Visit, info: AgentInfo) -> Any:
+def _kept(visit: Visit, info: AgentInfo) -> KeptAgent | None:
     """What its node says of it, if that keeps it alive."""
-    nodes = visit.ask_together("node.list")
+    nodes: list[NodeInfo] = visit.ask_together("node.list")
     return next(
-        (kept for node in nodes if node.node == info.node for kept in node.agents if kept.agent_id == info.agent_id),
+        (kept for node in nodes if node.name == info.node for kept in node.agents if kept.agent_id == info.agent_id),
         None,
     )
 

@@ -51,7 +51,8 @@ def _leads_somewhere(url: str) -> bool:
 
 
 def _made() -> MarkdownIt:
-    made = MarkdownIt("commonmark", {"html": False, "maxNesting": 20}, renderer_cls=_Renderer)
+    how = {"html": False, "breaks": True, "maxNesting": 20}  # what a shell printed keeps its lines
+    made = MarkdownIt("commonmark", how, renderer_cls=_Renderer)
     made.enable(["table", "strikethrough"])
     made.validateLink = _leads_somewhere  # type: ignore[method-assign]
     return made
