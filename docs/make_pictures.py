@@ -17,7 +17,7 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 PICTURES = HERE / "pictures"
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 TASKS = (
@@ -43,8 +43,9 @@ def pages() -> Iterator[tuple[str, str]]:
     from torch_tasks.server.console.pages import PAGES
 
     about = {"task_id": "build-the-shop", "agent_id": "sh-1", "agent": "sh-1", "id": "morning", "text": "answer"}
+    asked = {"audit": "?who=sh-1"}  # other entries name the policy's file, where this checkout has it
     for page in PAGES:
-        yield page.path.format(**about), page.name
+        yield page.path.format(**about) + asked.get(page.name, ""), page.name
 
 
 def take(browser: Any, address: str, token: str, path: str, name: str, **how: Any) -> None:
@@ -63,6 +64,8 @@ def fleet() -> Iterator[tuple[str, str]]:
     home = Path(tempfile.mkdtemp(prefix="tp-"))
     config = home / "config"
     (config / "agents").mkdir(parents=True)
+    (home / "shop").mkdir()
+    os.chdir(home / "shop")  # where the agents work
     os.environ |= {
         "TORCH_STATE_DIR": str(home / "s"), "TORCH_CONFIG_DIR": str(config), "TORCH_NODE": "laptop",
         "TORCH_SERVER_PORT": "0", "TORCH_HEARTBEAT_SECONDS": "1",

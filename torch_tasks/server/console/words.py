@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from torch_tasks.checkins.book import AcceptedCheckin
 from torch_tasks.orchestration.holds import HoldReport
 from torch_tasks.visible_text import one_line
 
@@ -32,6 +33,10 @@ def _held(asked: Any, report: HoldReport) -> str:
     return f"{_SCOPES.get(report.scope, report.scope)} {done}{silent}{unreached}{still}"
 
 
+def _warned(accepted: AcceptedCheckin) -> str:
+    return f"; {'; '.join(accepted.warnings)}" if accepted.warnings else ""
+
+
 _SCOPES = {"all": "every agent", "stop": "the fleet"}
 
 _WORDS: Mapping[str, Callable[[Any, Any], str]] = {
@@ -45,6 +50,8 @@ _WORDS: Mapping[str, Callable[[Any, Any], str]] = {
     "agent.retire": lambda asked, reply: f"{asked.agent_id} is retiring",
     "agent.forget": lambda asked, reply: reply.words,
     "agent.release": lambda asked, reply: f"{asked.agent_id} is started again",
+    "agent.take_over": lambda asked, reply: f"the terminal of {asked.agent_id} is yours until you give it back",
+    "agent.give_back": lambda asked, reply: f"{asked.agent_id} has its terminal back",
     "agent.pause": _held,
     "agent.resume": _held,
     "fleet.stop": _held,
@@ -55,6 +62,11 @@ _WORDS: Mapping[str, Callable[[Any, Any], str]] = {
         + (f"; at work are still {', '.join(agent for agent, _ in reply.working)}" if reply.working else "")
     ),
     "node.undrain": lambda asked, reply: f"{asked.node} is in use again",
+    "message.send": lambda asked, reply: "the message is on its way",
+    "checkin.add": lambda asked, reply: f"check-in {reply.checkin.id} is kept{_warned(reply)}",
+    "checkin.change": lambda asked, reply: f"check-in {asked.checkin_id} is changed{_warned(reply)}",
+    "checkin.resume": lambda asked, reply: f"check-in {asked.checkin_id} goes on",
+    "checkin.run": lambda asked, reply: f"check-in {asked.checkin_id} fires now",
     "checkin.pause": lambda asked, reply: f"check-in {asked.checkin_id} is suspended",
     "checkin.remove": lambda asked, reply: f"check-in {asked.checkin_id} is removed",
 }
