@@ -129,7 +129,8 @@ class Network:
         return redis.Redis(unix_socket_path=str(self._socket), password=self._password, decode_responses=True)
 
     def host(self, name: str, **environment: str) -> Host:
-        return self._add(name, **{**PACE, "TORCH_BROKER_URL": self.url, **environment})
+        keys = str(self.broker_host.folder / "keys")  # what each would have got when it joined
+        return self._add(name, **{**PACE, "TORCH_BROKER_URL": self.url, "TORCH_KEYS_DIR": keys, **environment})
 
     def close(self) -> None:
         """End all that runs on the hosts, and remove the wire."""

@@ -112,7 +112,8 @@ def test_a_login_in_the_address_reaches_no_child(machine: Machine, home: Setting
     """As when TORCH_BROKER_URL stands in a person's shell."""
     admin = administrators_address(home)
     assert admin.login
-    guest = Machine(TORCH_BROKER_URL=admin.url.get_secret_value(), TORCH_NODE="guest")
+    keys = str(machine.state / "keys")  # what it would have got when it joined
+    guest = Machine(TORCH_BROKER_URL=admin.url.get_secret_value(), TORCH_NODE="guest", TORCH_KEYS_DIR=keys)
     try:
         guest.torch("up", "--detach", "--agent", "guest-1:guest", "--no-flower", "--no-beat")
         children = [process for process in guest.survivors() if shown(process)]
