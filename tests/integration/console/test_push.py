@@ -142,6 +142,13 @@ def subscribe(window: Window) -> None:
     expect(window.page.get_by_text("This browser is told of what needs you.")).to_be_visible()
 
 
+def test_the_button_shows_only_once_a_click_on_it_counts(window: Window) -> None:
+    window.page.context.route("**/static/push.js", lambda route: route.abort())
+    window.page.goto("/", wait_until="load")
+    expect(window.page.locator("#push")).to_be_hidden()
+    window.errors.clear()  # that its script did not come
+
+
 def test_a_push_reaches_the_browser_and_who_opens_it_has_seen_it(
     window: Window, server: Served, service: PushService, later: Path
 ) -> None:
