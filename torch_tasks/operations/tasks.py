@@ -148,10 +148,14 @@ def get(asked: OfTask) -> TaskRecord:
     return requests.with_prospects(requests.record_of(asked.task_id))
 
 
+MOST_AT_ONCE = 500
+"""So many tasks may one request name."""
+
+
 class OfTasks(Request):
     """A request about several tasks."""
 
-    task_ids: tuple[TaskId, ...] = Field(max_length=500)
+    task_ids: tuple[TaskId, ...] = Field(max_length=MOST_AT_ONCE)
 
 
 @operation("task.records", Right.LOOK)

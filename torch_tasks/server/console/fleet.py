@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -105,7 +105,8 @@ def _card(
 
 def gather(visit: Visit) -> dict[str, Any]:
     agents, nodes = visit.ask_together("agent.list"), visit.ask_together("node.list")
-    cards = cards_of(agents, nodes, _tasks_of(visit, agents), _tokens_today(visit))
+    tasks = visit.tasks(info.current_task for info in agents if info.online)
+    cards = cards_of(agents, nodes, tasks, _tokens_today(visit))
     chosen = {name: visit.query.get(name, "").strip() for name in _FILTERS}
     words = chosen["q"].casefold().split()
     found = [card for card in cards if card.matches(chosen["role"], chosen["state"], chosen["node"], words)]
@@ -128,15 +129,6 @@ def gather(visit: Visit) -> dict[str, Any]:
         "choices": spawn_choices(visit),
         "spawned": _spawned(visit),
     }
-
-
-def _tasks_of(visit: Visit, agents: Iterable[AgentInfo]) -> dict[str, TaskRecord]:
-    ids = sorted({info.current_task for info in agents if info.online and info.current_task})
-    return {one.spec.id: one for part in _parts(ids, 500) for one in visit.ask_together("task.records", task_ids=part)}
-
-
-def _parts(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
 def _tokens_today(visit: Visit) -> dict[str, int]:

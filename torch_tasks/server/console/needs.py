@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 from torch_tasks.errors import TorchError
-from torch_tasks.model.task import TaskRecord
 from torch_tasks.orchestration.attention import Need
 from torch_tasks.server.console.page import ConsolePage, Visit
 from torch_tasks.server.console.paging import page_of
@@ -22,17 +21,10 @@ def gather(visit: Visit) -> dict[str, Any]:
     return {
         "needed": len(found),
         "shown": shown,
-        "tasks": _tasks_of(visit, shown.items),
+        "tasks": visit.tasks(need.task for need in shown.items),
         "budgets": _budgets_of(visit, shown.items),
         "choices": spawn_choices(visit) if any(need.kind == "unroutable" for need in shown.items) else None,
     }
-
-
-def _tasks_of(visit: Visit, found: Iterable[Need]) -> dict[str, TaskRecord]:
-    """The tasks that these are about, by their ids."""
-    ids = sorted({need.task for need in found if need.task})
-    records = visit.ask_together("task.records", task_ids=ids) if ids else []
-    return {record.spec.id: record for record in records}
 
 
 def _budgets_of(visit: Visit, found: Iterable[Need]) -> dict[str, list[Any]]:
@@ -46,4 +38,4 @@ def _budgets_of(visit: Visit, found: Iterable[Need]) -> dict[str, list[Any]]:
     return {}
 
 
-NEEDS = ConsolePage("needs", "/", "Needs you", gather, news="tasks,agents,questions", in_menu=True)
+NEEDS = ConsolePage("needs", "/", "Needs you", gather, in_menu=True)

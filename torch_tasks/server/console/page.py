@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch_tasks.caller import caller
+from torch_tasks.model.task import TaskRecord
 from torch_tasks.operations.operation import Access, Operation, operation_named, request_of
 from torch_tasks.operations.performing import perform_here
+from torch_tasks.operations.tasks import MOST_AT_ONCE
 from torch_tasks.orchestration.attention import Need
 from torch_tasks.security.decision import decide
 from torch_tasks.security.rights import Right, Subject
@@ -39,6 +41,12 @@ class Visit:
         """What waits for a person."""
         needs: list[Need] = self.ask_together("fleet.needs", oldest)
         return needs
+
+    def tasks(self, ids: Iterable[str | None]) -> dict[str, TaskRecord]:
+        """The records of these tasks by their ids, of those that the person may see; empty ids are passed over."""
+        wanted = sorted(set(filter(None, ids)))
+        parts = [wanted[start : start + MOST_AT_ONCE] for start in range(0, len(wanted), MOST_AT_ONCE)]
+        return {one.spec.id: one for part in parts for one in self.ask("task.records", task_ids=part)}
 
     def may(self, name: str, **about: str) -> bool:
         """Whether the person may ask for the operation, so that a page offers nothing that would be refused.
