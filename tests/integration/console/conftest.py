@@ -12,8 +12,9 @@ from served import Served, served
 from torch_tasks import Torch
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Chromium]:
+    """Of one module: while Playwright runs, its thread can run no asyncio of other tests."""
     with chromium() as browser:
         yield browser
 
