@@ -40,6 +40,9 @@ class BoardEntry(NamedTuple):
     """Who has it or had it last; before that, whom it is for."""
     trace_id: str
 
+    words: str
+    """The title as words are looked for in it."""
+
     @property
     def id(self) -> str:
         return self.place.id
@@ -69,8 +72,7 @@ class BoardFilter(NamedTuple):
 
 
 def _has(entry: BoardEntry, words: Collection[str]) -> bool:
-    text, task_id = entry.title.casefold(), entry.id.casefold()
-    return all(word in text or task_id.startswith(word) for word in words)
+    return all(word in entry.words or entry.id.casefold().startswith(word) for word in words)
 
 
 class BoardRow(Model):
@@ -108,3 +110,5 @@ class Board(Model):
     """What comes after this page is asked for with it; None if nothing does."""
     roles: tuple[str, ...] = ()
     """The roles that tasks ask for."""
+    agents: tuple[str, ...] = ()
+    """The agents that the fleet knows, by id."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import StrEnum
+from functools import cached_property
 
 from torch_tasks import keys
 from torch_tasks.model.agent import AgentInfo, AgentProfile, AgentState
@@ -109,25 +110,59 @@ def why_no_successor(agent: AgentInfo, spec: TaskSpec) -> str:
 # ── why does a task wait? ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def unroutable(record: TaskRecord, agents: Collection[AgentInfo]) -> bool:
-    """Whether the task waits and no agent that reads its queue is able to take it."""
-    return record.state is TaskState.QUEUED and not _readers(record.spec, agents)
-
-
 def believed_state(record: TaskRecord) -> str:
     """The task's state in words, with whether it is believed."""
     return f"{record.state} (not believed)" if record.forged else str(record.state)
 
 
-def why_waiting(record: TaskRecord, agents: Collection[AgentInfo]) -> str | None:
-    """Why the task waits, if there is a reason for every agent that could take it or go on with it."""
-    if record.state in HELD:
-        return _why_it_stands_still(record, agents)
-    able = _readers(record.spec, agents)
-    if record.state is TaskState.QUEUED and not able:
-        return _why_nobody(record.spec, agents)
-    reasons = [f"{agent.agent_id} {why}" for agent in able if (why := _why_not_now(agent, record.spec))]
-    if record.state is not TaskState.QUEUED or len(reasons) < len(able):
+class Prospects:
+    """What the agents, the whole fleet, mean for tasks that wait; what many tasks ask for is looked up once."""
+
+    def __init__(self, agents: Collection[AgentInfo]) -> None:
+        self._agents = agents
+        self._able: dict[tuple[object, ...], list[AgentInfo]] = {}
+        self._reasons: dict[tuple[object, ...], str | None] = {}
+
+    def unroutable(self, record: TaskRecord) -> bool:
+        """Whether the task waits and no agent that reads its queue is able to take it."""
+        return record.state is TaskState.QUEUED and not self._readers(record.spec)
+
+    def why_waiting(self, record: TaskRecord) -> str | None:
+        """Why the task waits, if there is a reason for every agent that could take it or go on with it."""
+        if record.state in HELD:
+            return _why_it_stands_still(record, self._agents)
+        if record.state is not TaskState.QUEUED:
+            return None
+        able = self._readers(record.spec)
+        if not able:
+            return _why_nobody(record.spec, self._agents)
+        if record.spec.agent:
+            return _why_none_begins(record.spec, able)
+        asked = _asked_of_agents(record.spec)
+        if asked not in self._reasons:
+            self._reasons[asked] = _why_none_begins(record.spec, able)
+        return self._reasons[asked]
+
+    @cached_property
+    def _there(self) -> list[AgentInfo]:
+        return [agent for agent in self._agents if is_there(agent)]
+
+    def _readers(self, spec: TaskSpec) -> list[AgentInfo]:
+        """The agents that read its queue and are able to take it."""
+        asked = _asked_of_agents(spec)
+        if asked not in self._able:
+            self._able[asked] = [agent for agent in self._there if is_able(agent, spec)]
+        return self._able[asked]
+
+
+def _asked_of_agents(spec: TaskSpec) -> tuple[object, ...]:
+    """All of a task that says which agents are able to take it."""
+    return spec.agent, spec.role, spec.skills
+
+
+def _why_none_begins(spec: TaskSpec, able: Collection[AgentInfo]) -> str | None:
+    reasons = [f"{agent.agent_id} {why}" for agent in able if (why := _why_not_now(agent, spec))]
+    if len(reasons) < len(able):
         return None
     more = [f"and {len(able) - _NAMED} more"] if len(able) > _NAMED else []
     return "; ".join([*reasons[:_NAMED], *more]) or None
@@ -148,10 +183,6 @@ def _why_nobody(spec: TaskSpec, agents: Collection[AgentInfo]) -> str:
     skills = f"skill{'s' if len(spec.skills) > 1 else ''} {', '.join(spec.skills)}" if spec.skills else ""
     needed = " and ".join(filter(None, (f"role {spec.role}" if spec.role else "", skills)))
     return f"no agent {f'with {needed} ' if needed else ''}is online"
-
-
-def _readers(spec: TaskSpec, agents: Collection[AgentInfo]) -> list[AgentInfo]:
-    return [agent for agent in agents if is_there(agent) and is_able(agent, spec)]
 
 
 def _why_not_now(agent: AgentInfo, spec: TaskSpec) -> str | None:

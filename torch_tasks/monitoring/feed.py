@@ -10,6 +10,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.fields import Model
@@ -70,6 +71,12 @@ class Feed:
             if events or (not placed and time.monotonic() >= deadline):
                 return EventPage(events=events, place=str(at))
 
+    def latest(self, limit: int, wanted: Callable[[FlowEvent], bool]) -> list[FlowEvent]:
+        """The latest of those that are kept here, newest first."""
+        with self._new:
+            kept = list(self._kept)
+        return list(islice((one.event for one in reversed(kept) if wanted(one.event)), limit))
+
     def known_place(self, text: str) -> FlowPlace | None:
         """The place that was written so, if all that came after it is still kept."""
         self._asked_at = time.monotonic()
@@ -125,3 +132,10 @@ def feed() -> Feed:
         if not _feeds or _feeds[-1].is_over or _feeds[-1].of is not fleet():
             _feeds[:] = [Feed(fleet())]
         return _feeds[-1]
+
+
+def seen_lately(limit: int, wanted: Callable[[FlowEvent], bool]) -> list[FlowEvent]:
+    """The latest events that this process has seen, newest first; none if it follows no fleet."""
+    with _beginning:
+        current = _feeds[-1] if _feeds and _feeds[-1].of is fleet() else None
+    return current.latest(limit, wanted) if current else []

@@ -17,7 +17,7 @@ from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model, now
-from torch_tasks.model.routing import believed_state, unroutable
+from torch_tasks.model.routing import Prospects, believed_state
 from torch_tasks.model.task import NOT_BEGUN, TaskRecord
 from torch_tasks.monitoring.readiness import RESTORING, lacks_of_disk
 from torch_tasks.orchestration.followups import standing_still
@@ -92,7 +92,7 @@ def _look(shared: Fleet, address: str) -> SystemHealth:
     took = (datetime.now(UTC) - begun).total_seconds() * 1000
     agents, records = shared.registry.agents(), shared.records.latest(_LATEST)
     dead, wanted = len(shared.deliveries.dead_letter_ids()), tuple(unserved(backlogs(shared), agents))
-    lost = [record for record in records if unroutable(record, agents)]
+    lost = list(filter(Prospects(agents).unroutable, records))
     inboxes = shared.inboxes.depths([*(info.agent_id for info in agents), OPERATOR])
     dead_messages, spooled = shared.inboxes.count_dead(_LATEST), outbox_of(shared).waiting()
     reasons = (

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime
 
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import Model, now, title_of
+from torch_tasks.model.routing import Prospects
 from torch_tasks.model.task import DiffStat, TaskRecord, TaskState
 from torch_tasks.orchestration.attention import Need, needs
 from torch_tasks.tasks.requests import with_prospects
@@ -93,7 +94,8 @@ class FleetSummary(Model):
 def summarize(fleet: Fleet, since: datetime) -> FleetSummary:
     """What waits for a person now, and what became of the fleet's tasks since then."""
     records, agents = fleet.records.latest(MOST_TASKS), fleet.registry.agents()
-    wanted = in_order(with_prospects(record, agents) for record in records if _belongs(record, since))
+    prospects = Prospects(agents)
+    wanted = in_order(with_prospects(record, prospects) for record in records if _belongs(record, since))
     tasks = tuple(map(TaskSummary.of, wanted))
     return FleetSummary(
         since=since,

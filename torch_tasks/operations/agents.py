@@ -13,7 +13,8 @@ from torch_tasks.model.drawn_screen import DrawnScreen
 from torch_tasks.model.fields import Model, TaskId
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.spawn import SpawnOutcome, SpawnRequest, SpawnTicket, SpawnWish
-from torch_tasks.monitoring import screens
+from torch_tasks.monitoring import agent_past, screens
+from torch_tasks.monitoring.agent_past import AgentStep
 from torch_tasks.monitoring.screens import ScreenView, StateEvidence, next_screen
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration import gone, holds, staffing
@@ -66,6 +67,16 @@ def list_agents(asked: ListAgents) -> list[AgentInfo]:
 def get(asked: OfAgent) -> AgentInfo:
     """One agent: what it can do, where it is, and what it is doing."""
     return fleet().registry.get_agent(asked.agent_id)
+
+
+class LookBack(OfAgent):
+    limit: int = Field(20, ge=1, le=100, description="How many.")
+
+
+@operation("agent.lately", Right.LOOK, about=_of_agent)
+def lately(asked: LookBack) -> list[AgentStep]:
+    """What an agent did lately and what became of its program, the latest first, as far as it is still known."""
+    return agent_past.lately(fleet(), asked.agent_id, asked.limit)
 
 
 class FindAgents(Request):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
+from datetime import datetime
+from enum import Enum
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -11,6 +13,8 @@ from pydantic import BaseModel
 from torch_tasks.redaction import redacted
 
 Shown = TypeVar("Shown")
+_PLAIN = (Enum, datetime, int, float)
+"""What holds no text of anybody's."""
 
 
 def shown(value: Shown) -> Shown:
@@ -19,6 +23,8 @@ def shown(value: Shown) -> Shown:
 
 
 def _shown(value: Any) -> Any:
+    if value is None or isinstance(value, _PLAIN):
+        return value
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, BaseModel):

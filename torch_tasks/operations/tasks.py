@@ -14,6 +14,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.board import Board, BoardFilter, BoardPlace, PlaceText
 from torch_tasks.model.fields import Model, Skill, TaskId, Text
 from torch_tasks.model.handover import Handover
+from torch_tasks.model.routing import Prospects
 from torch_tasks.model.task import HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
 from torch_tasks.model.task_diff import TaskDiff
 from torch_tasks.model.task_graph import TaskGraph
@@ -221,8 +222,8 @@ class ListTasks(Request):
 @operation("task.list", Right.LOOK)
 def list_tasks(asked: ListTasks) -> list[TaskRecord]:
     """The latest tasks, newest first."""
-    agents = fleet().registry.agents()
-    return [requests.with_prospects(record, agents) for record in fleet().records.latest(asked.limit, asked.states)]
+    prospects = Prospects(fleet().registry.agents())
+    return [requests.with_prospects(record, prospects) for record in fleet().records.latest(asked.limit, asked.states)]
 
 
 class LookAtBoard(Request):

@@ -78,9 +78,11 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with mcp.running(), flower.running():
             hub.open()
-            notifier.loop.start()
+            for loop in (notifier.loop, console.loop):
+                loop.start()
             yield
-            notifier.loop.stop()
+            for loop in (notifier.loop, console.loop):
+                loop.stop()
             hub.close()
 
     routes: list[BaseRoute] = [

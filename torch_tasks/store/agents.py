@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import redis
@@ -296,19 +296,18 @@ class AgentRecords:
         heard_ms = number(beat)
 
         def read(text: str) -> AgentInfo:
-            fields = read_object(text)
-            if fields["agent_id"] != agent_id:
-                raise Unreadable(f"it is the entry of another agent: {shortened(str(fields['agent_id']))}")
-            alive = now_ms - heard_ms < self._offline_ms and not fields.get("left")
-            return AgentInfo.model_validate(
-                fields
-                | {
+            kept = _kept_entry(text)
+            if kept.agent_id != agent_id:
+                raise Unreadable(f"it is the entry of another agent: {shortened(kept.agent_id)}")
+            alive = now_ms - heard_ms < self._offline_ms and not kept.left
+            return kept.model_copy(
+                update={
                     "incarnation": number(incarnation),
                     "last_heartbeat": datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None,
                     "status": AgentStatus.ACTIVE if alive and heard_ms else AgentStatus.OFFLINE,
                     "performance_metrics": self._performance(agent_id, ends),
                     "load": number(load),
-                    "paused": holds_now.pause_of(agent_id, fields["role"]) if holds_now else None,
+                    "paused": holds_now.pause_of(agent_id, kept.role) if holds_now else None,
                 }
             )
 
@@ -325,6 +324,13 @@ _KEYS = {
     "performance": keys.AGENT_PERFORMANCE,
 }
 _LOOKED_UP = {"incarnation", "status", "last_heartbeat", "performance_metrics", "load", "paused"}
+
+
+@lru_cache(maxsize=2048)
+def _kept_entry(text: str) -> AgentInfo:
+    """What an entry says, without what is looked up: it is read again at each look, and seldom changes."""
+    said = {name: value for name, value in read_object(text).items() if name not in _LOOKED_UP}
+    return AgentInfo.model_validate(said | {"incarnation": 0})
 
 
 def _what_is_kept(info: AgentInfo) -> dict[str, str]:

@@ -110,13 +110,15 @@ def _entry(place: BoardPlace, fields: Collection[str | None]) -> BoardEntry | No
         spec = read_object(text)
     except Unreadable:
         return None
-    title, role, wanted = (spec.get(name) for name in ("title", "role", "agent"))
+    given, role, wanted = (spec.get(name) for name in ("title", "role", "agent"))
     prompt = str(spec.get("prompt", "")).strip()
+    title = str(given or (title_of(prompt) if prompt else ""))[:200]
     return BoardEntry(
         place,
         known,
-        str(title or (title_of(prompt) if prompt else ""))[:200],
+        title,
         str(role) if role else None,
         agent or (str(wanted) if wanted else None),
         TraceParent.of(trace, place.id).trace_id,
+        title.casefold(),
     )

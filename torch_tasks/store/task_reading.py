@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import redis
 
@@ -117,11 +118,19 @@ class TaskReader(ABC):
             ]
 
     def history(self, task_id: str) -> list[HistoryEntry]:
-        return [
-            entry
-            for line in self._client.lrange(keys.task_history(task_id), 0, -1)
-            if (entry := self._refused.reading(keys.task_history(task_id), "", str(line), history_entry))
-        ]
+        return self.histories([task_id])[0]
+
+    def histories(self, task_ids: Sequence[str], latest: int = 0) -> list[list[HistoryEntry]]:
+        """The histories of these tasks, in their order; if ``latest`` is given, of each only so many entries."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for task_id in task_ids:
+                pipe.lrange(keys.task_history(task_id), -latest, -1)
+            return [self._entries(task_id, lines) for task_id, lines in zip(task_ids, pipe.execute(), strict=True)]
+
+    def _entries(self, task_id: str, lines: Iterable[Any]) -> list[HistoryEntry]:
+        place = keys.task_history(task_id)
+        found = (self._refused.reading(place, "", str(line), history_entry) for line in lines)
+        return [entry for entry in found if entry]
 
     def together(self, trace_id: str) -> list[str]:
         """The tasks of a trace, in the order in which they were accepted."""

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.board import Board, BoardEntry, BoardFilter, BoardPlace, BoardRow
+from torch_tasks.model.routing import Prospects
 from torch_tasks.model.task import TaskRecord, TaskState
 from torch_tasks.tasks.requests import with_prospects
 from torch_tasks.visible_text import one_line
@@ -19,11 +21,13 @@ def look(wanted: BoardFilter, states: Collection[TaskState], before: BoardPlace 
     entries = fleet().task_index.entries()
     chosen = wanted.chosen(entries)
     page, has_older = page_of(chosen, states, before, limit)
+    agents = fleet().registry.agents()
     return Board(
-        rows=tuple(_rows(page)),
+        rows=tuple(_rows(page, agents)),
         counts=dict(Counter(one.state for one in chosen)),
         older=str(page[-1].place) if has_older else None,
         roles=tuple(sorted({one.role for one in entries if one.role})),
+        agents=tuple(info.agent_id for info in agents),
     )
 
 
@@ -41,10 +45,10 @@ def page_of(
     return found, False
 
 
-def _rows(page: Iterable[BoardEntry]) -> Iterable[BoardRow]:
-    agents = fleet().registry.agents()
+def _rows(page: Iterable[BoardEntry], agents: Collection[AgentInfo]) -> Iterable[BoardRow]:
+    prospects = Prospects(agents)
     records = fleet().records.find_all(one.id for one in page)
-    return [_row(with_prospects(record, agents)) for record in records if record]
+    return [_row(with_prospects(record, prospects)) for record in records if record]
 
 
 def _row(record: TaskRecord) -> BoardRow:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from torch_tasks.app import ANSWER, app
 from torch_tasks.errors import NotAnswered
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.model.routing import is_held_back, unroutable, why_waiting
-from torch_tasks.model.task import HELD, NOT_BEGUN, HistoryEntry, TaskRecord, TaskResult, TaskState
+from torch_tasks.model.routing import Prospects, is_held_back
+from torch_tasks.model.task import HELD, NOT_BEGUN, HistoryEntry, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.store.task_fields import followers
 from torch_tasks.tasks import recovery, set_aside
 
@@ -32,22 +32,24 @@ def record_of(task_id: str) -> TaskRecord:
     return record
 
 
-def with_prospects(record: TaskRecord, agents: Collection[AgentInfo] | None = None) -> TaskRecord:
-    """The record, with ``unroutable`` and ``waits`` as of now. ``agents`` is the whole fleet."""
+def with_prospects(record: TaskRecord, prospects: Prospects | None = None) -> TaskRecord:
+    """The record, with ``unroutable`` and ``waits`` as of now; ``prospects`` are those of the whole fleet."""
     if record.state is TaskState.PENDING:
         return record.model_copy(update={"waits": _awaited(record)})
     awaited = record.agent if record.state in HELD else record.spec.agent
     if record.state not in HELD and record.state is not TaskState.QUEUED:
         return record
-    if agents is not None:
-        known = agents
-    elif awaited:
-        known = fleet().registry.get_agents([awaited])
-    else:
-        known = fleet().registry.find_serving(record.spec)
-        if any(is_held_back(info) for info in known):  # are all of them?
-            known = fleet().registry.agents()
-    return record.model_copy(update={"unroutable": unroutable(record, known), "waits": why_waiting(record, known)})
+    if prospects is None:
+        prospects = Prospects(_who_may_take(record.spec, awaited))
+    waits = prospects.why_waiting(record)
+    return record.model_copy(update={"unroutable": prospects.unroutable(record), "waits": waits})
+
+
+def _who_may_take(spec: TaskSpec, awaited: str | None) -> list[AgentInfo]:
+    if awaited:
+        return fleet().registry.get_agents([awaited])
+    known = fleet().registry.find_serving(spec)
+    return fleet().registry.agents() if any(is_held_back(info) for info in known) else known  # are all of them?
 
 
 def _awaited(record: TaskRecord) -> str:

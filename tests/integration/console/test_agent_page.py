@@ -120,6 +120,15 @@ def test_what_has_left_the_screen_is_read_on_request(window: Window, torch: Torc
     expect(pane(window)).to_contain_text("line-500")
 
 
+def test_the_page_shows_what_it_did_lately_and_its_tasks(window: Window, torch: Torch) -> None:
+    done = torch.enqueue("echo lately", title="Something of its own", agent=AGENT)
+    done.result(timeout=60)
+    lately = window.page.locator("#steps li", has=window.page.locator(f'a[href="/tasks/{done.id}"]'))
+    expect(lately.filter(has_text="succeeded")).to_have_count(1)
+    expect(lately.filter(has_text="running").first).to_be_visible()
+    expect(window.page.locator("#tasks")).to_contain_text("Something of its own")
+
+
 def test_the_page_says_why_and_takes_a_message(window: Window, torch: Torch) -> None:
     window.page.get_by_role("link", name="Why this state?").click()
     expect(window.page.locator("#evidence")).to_contain_text("foreground process")

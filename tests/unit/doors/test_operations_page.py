@@ -36,6 +36,7 @@ OF_PROGRAMS = {
     "agent.changes": "AgentRegistry().watch()",
     "agent.find": "AgentRegistry().find_available_agents()",
     "agent.give_back": "the console's page of an agent",
+    "agent.lately": "the console's page of an agent",
     "agent.paste": "the console's page of an agent",
     "agent.take_over": "the console's page of an agent",
     "agent.taken_over": "the console's page of an agent",

@@ -12,15 +12,14 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.routing import (
     GONE,
     Obstacle,
+    Prospects,
     is_able,
     is_held_back,
     is_there,
     obstacles,
     queue_for,
     serves,
-    unroutable,
     why_no_successor,
-    why_waiting,
 )
 from torch_tasks.model.task import TaskRecord, TaskSpec, TaskState
 
@@ -104,27 +103,27 @@ def test_an_agent_without_skills_serves_only_what_asks_for_none() -> None:
 def test_a_waiting_task_is_unroutable_if_no_live_agent_can_serve_it(
     fields: dict[str, Any], agents: list[AgentInfo], alone: bool
 ) -> None:
-    assert unroutable(record(**fields), agents) is alone
+    assert Prospects(agents).unroutable(record(**fields)) is alone
 
 
 @pytest.mark.parametrize("state", sorted(set(TaskState) - {TaskState.QUEUED}))
 def test_only_what_waits_can_be_unroutable(state: TaskState) -> None:
-    assert not unroutable(record(state, role="qa"), [])
+    assert not Prospects([]).unroutable(record(state, role="qa"))
 
 
 def test_the_one_agent_works_on_something_else_or_has_just_begun() -> None:
     waiting = record(agent="dev-1")
     elsewhere = agent().model_copy(update={"current_task": "another"})
     begun = agent().model_copy(update={"current_task": waiting.spec.id})
-    assert why_waiting(waiting, [elsewhere]) == "dev-1 works on another"
-    assert why_waiting(waiting, [begun]) is None
+    assert Prospects([elsewhere]).why_waiting(waiting) == "dev-1 works on another"
+    assert Prospects([begun]).why_waiting(waiting) is None
 
 
 def test_a_task_waits_for_an_agent_that_is_not_there_yet_and_says_for_what() -> None:
     held_up = agent().model_copy(update={"state": AgentState.WAITING, "asks": "Trust it?"})
-    assert why_waiting(record(agent="dev-1"), [agent()]) == "dev-1 is starting"
+    assert Prospects([agent()]).why_waiting(record(agent="dev-1")) == "dev-1 is starting"
     reason = "dev-1 is held up: Trust it? ('torch-tasks attach dev-1')"
-    assert why_waiting(record(agent="dev-1"), [held_up]) == reason
+    assert Prospects([held_up]).why_waiting(record(agent="dev-1")) == reason
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,13 @@ from torch_tasks.tasks.board import page_of
 
 def entry(number: int, state: str = "queued", title: str = "", role: str | None = None) -> BoardEntry:
     return BoardEntry(
-        BoardPlace(number // 2, f"t{number}"), TaskState(state), title, role, f"dev-{number % 3}", "trace"
+        BoardPlace(number // 2, f"t{number}"),
+        TaskState(state),
+        title,
+        role,
+        f"dev-{number % 3}",
+        "trace",
+        title.casefold(),
     )
 
 
@@ -56,7 +62,7 @@ def test_a_page_after_the_last_task_is_empty() -> None:
 )
 def test_tasks_are_found_by_what_is_known_of_them(wanted: BoardFilter, found: list[str]) -> None:
     entries = [
-        BoardEntry(BoardPlace(2, "b-1"), TaskState.QUEUED, "Mend the bug", "developer", "dev-1", "t1"),
-        BoardEntry(BoardPlace(1, "a-2"), TaskState.QUEUED, "Test it", "qa", None, "t2"),
+        BoardEntry(BoardPlace(2, "b-1"), TaskState.QUEUED, "Mend the bug", "developer", "dev-1", "t1", "mend the bug"),
+        BoardEntry(BoardPlace(1, "a-2"), TaskState.QUEUED, "Test it", "qa", None, "t2", "test it"),
     ]
     assert [one.id for one in wanted.chosen(entries)] == found

@@ -9,12 +9,11 @@ from torch_tasks.errors import InvalidRequest, TorchError
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import CheckinRecord
 from torch_tasks.model.node import KeptAgent, NodeInfo
-from torch_tasks.model.task import TaskRecord
 from torch_tasks.security.rights import Right
 from torch_tasks.server.console.page import ConsolePage, Visit
 from torch_tasks.server.console.pane_rows import row_html
 
-_TASKS_LOOKED_AT, _TASKS_SHOWN, _STEPS_SHOWN = 200, 12, 8
+_TASKS_SHOWN, _STEPS_SHOWN = 12, 20
 _KEYS = (
     ("Escape", "Esc"),
     ("Tab", "Tab"),
@@ -31,7 +30,6 @@ _ABOVE = 400
 def gather(visit: Visit) -> dict[str, Any]:
     agent_id = visit.path["agent_id"]
     info = visit.ask("agent.get", agent_id=agent_id)
-    tasks = visit.ask_together("task.list", limit=_TASKS_LOOKED_AT)
     can_read = visit.may("message.inbox", party=agent_id)
     return {
         "agent": info,
@@ -43,8 +41,8 @@ def gather(visit: Visit) -> dict[str, Any]:
         "can_send": visit.may("message.send"),
         "can_read": can_read,
         "inbox": visit.ask("message.inbox", party=agent_id) if can_read else [],
-        "tasks": _tasks_of(info, tasks)[:_TASKS_SHOWN],
-        "steps": _steps(visit, info.current_task),
+        "tasks": visit.ask_together("task.board", agent=agent_id, limit=_TASKS_SHOWN).rows,
+        "steps": visit.ask_together("agent.lately", agent_id=agent_id, limit=_STEPS_SHOWN),
         "checkins": [one for one in visit.ask_together("checkin.list") if _is_for(one, info)],
         "evidence": _evidence(visit, agent_id) if "explain" in visit.query else None,
     }
@@ -57,15 +55,6 @@ def _kept(visit: Visit, info: AgentInfo) -> KeptAgent | None:
         (kept for node in nodes if node.name == info.node for kept in node.agents if kept.agent_id == info.agent_id),
         None,
     )
-
-
-def _tasks_of(info: AgentInfo, tasks: list[TaskRecord]) -> list[TaskRecord]:
-    """The latest that it has or had, or that are for it alone."""
-    return [task for task in tasks if info.agent_id in (task.agent, task.spec.agent)]
-
-
-def _steps(visit: Visit, task_id: str | None) -> list[Any]:
-    return visit.ask("task.history", task_id=task_id)[-_STEPS_SHOWN:] if task_id else []
 
 
 def _is_for(record: CheckinRecord, info: AgentInfo) -> bool:

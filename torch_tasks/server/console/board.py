@@ -34,7 +34,6 @@ def gather(visit: Visit) -> dict[str, Any]:
         "all_of_it": address({}),
         "newest": address(kept | {"state": state}) if visit.query.get("before") else None,
         "older": address(kept | {"state": state, "before": found.older}) if found.older else None,
-        "agents": sorted(one.agent_id for one in visit.ask_together("agent.list")),
     }
 
 

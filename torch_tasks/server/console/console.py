@@ -14,9 +14,12 @@ from starlette.routing import BaseRoute, Route
 
 from torch_tasks.caller import caller
 from torch_tasks.errors import TorchError, UnknownOperation
+from torch_tasks.fleet import fleet
 from torch_tasks.server.bodies import read_body
 from torch_tasks.server.calls import Calls
 from torch_tasks.server.console.acting import FilledForm, wants_no_page
+from torch_tasks.server.console.board import BOARD
+from torch_tasks.server.console.fleet import FLEET
 from torch_tasks.server.console.page import ConsolePage, Visit
 from torch_tasks.server.console.pages import PAGES
 from torch_tasks.server.console.pane_rows import colour_sheet
@@ -28,6 +31,7 @@ from torch_tasks.server.people.login import local
 from torch_tasks.server.people.sessions import Sessions
 from torch_tasks.server.problems import problem, status_of
 from torch_tasks.settings import Settings
+from torch_tasks.system.loops import Loop
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,7 @@ _FILE_HEADERS = {
     "Service-Worker-Allowed": "/",
 }
 _LONGEST_FORM = 1 << 20
+_AT_HAND_SECONDS = 30.0
 _NEEDED_SECONDS = 1.0
 """So old may the number be that all pages show of what waits for a person."""
 
@@ -69,7 +74,18 @@ class Console:
         self._slow = settings.server_slow_seconds
         self._templates, self._shared = Templates(), SharedReplies()
         self._panes = PaneHub(lambda: hub.closing)
+        self._is_cold = True
+        self.loop = Loop("what the console has at hand", self._be_ready, pause=_AT_HAND_SECONDS)
         self._files = {**_own_files(), "colours.css": colour_sheet().encode()}
+
+    def _be_ready(self) -> None:
+        """Nobody who looks waits for what is done once in a process, or has piled up since somebody looked last."""
+        if self._is_cold:
+            self._templates.compile_all()
+            for page in (FLEET, BOARD):
+                page.gather(Visit(self._shared))
+            self._is_cold = False
+        fleet().task_index.entries()
 
     def routes(self) -> list[BaseRoute]:
         return [

@@ -36,6 +36,11 @@ class Templates:
         self._environment.filters.update(markdown=markdown.drawn)
         self._environment.globals.update(once=lambda: secrets.token_urlsafe(16), longest_drawn=markdown.LONGEST)
 
+    def compile_all(self) -> None:
+        """Have them at hand, so that nobody waits for it who looks at a page for the first time."""
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)
+
     def render(self, name: str, values: Mapping[str, Any]) -> str:
         return self._environment.get_template(f"{name}.html").render(values)
 
