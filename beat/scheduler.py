@@ -8,7 +8,6 @@ broker refuses a beat which leads no more. So a slot is never lost, and one that
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -51,8 +50,7 @@ class TorchScheduler(Scheduler):
         self._away = False
         self._timetable = self._open_timetable()
         self._lead = LeaderLease(self._timetable, self._settings.beat_lease_seconds)
-        place = re.sub(r"[^\w.-]+", "_", self._settings.broker().place)
-        journal = Journal(self._settings.state.beat(place))
+        journal = Journal(self._settings.state.beat(self._settings.broker().file_name))
         self._follower = Follower(self._timetable, fleet().reconciler, journal, self._settings)
         self._loops = [HeadsKeeper(fleet().audit_heads, journal, self._settings).loop]
         if self._settings.metrics:

@@ -476,3 +476,29 @@ class PromiseBroken(TorchError):
 
 class CollectorAway(TorchError):
     """A collector of OpenTelemetry's did not take spans."""
+
+
+class BackupNotWritten(TorchError):
+    """A backup could not be written; one that was there before is as it was."""
+
+
+class BackupIncomplete(TorchError):
+    """A backup was written, and something of a machine of the fleet is not in it."""
+
+
+class BackupDamaged(TorchError):
+    """A backup is not what was written, or no backup at all."""
+
+
+class BackupTooNew(TorchError):
+    """A backup was made by a later version of Torch, which lays it out in another way."""
+
+
+class WrongPassphrase(TorchError):
+    """The passphrase does not open the keys in a backup."""
+
+    exit_code = 5
+
+
+class FleetNotEmpty(TorchError):
+    """A backup is not restored onto a fleet that has tasks, or a machine that has keys or agents."""

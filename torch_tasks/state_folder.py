@@ -98,6 +98,8 @@ class StateFolder:
         """Held while a process changes them."""
         self.stop = path / "STOP"
         """While this file exists, no task begins on this machine."""
+        self.restoring = path / "restoring.json"
+        """While this file exists, a backup is being restored into this folder, or that was interrupted."""
         self.flower_password = path / "flower.password"
         self.server_token = path / "server.token"
         """The token of this folder's owner for this machine's server."""
@@ -136,6 +138,14 @@ class StateFolder:
         self.worktrees = path / "worktrees"
         self.certificates = path / "certificates"
         """What was found when the kinds' programs were tried."""
+
+    def require_whole(self) -> None:
+        """Raise :class:`StateFolderUnusable` if a backup was not restored into it to the end."""
+        if self.restoring.exists():
+            raise StateFolderUnusable(
+                f"restoring a backup into {self.path} was interrupted, or goes on: nothing is started there. Repeat "
+                "'torch-tasks restore' with the same backup"
+            )
 
     def outbox(self, place: str) -> Path:
         return self.path / "outbox" / place

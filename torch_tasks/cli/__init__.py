@@ -83,6 +83,8 @@ COMMANDS = {
         "serve": ("torch_tasks.cli.server:serve", "Serve the fleet by HTTP to programs and people elsewhere."),
         "console": ("torch_tasks.cli.console:console", "Open the fleet in a browser."),
         "broker": ("torch_tasks.cli.broker:broker", "Make users on the broker, and change their passwords."),
+        "backup": ("torch_tasks.cli.backup:backup", "Back the fleet up, verify a backup, list what came after it."),
+        "restore": ("torch_tasks.cli.backup:restore", "Restore a backup of the fleet."),
         "token": ("torch_tasks.cli.server:token", "Make, list and revoke the tokens with which they ask."),
         "logs": ("torch_tasks.cli.logs:logs", "Print the log of a process on this machine."),
         "keys": ("torch_tasks.cli.keys:keys", "List, issue, rotate and revoke this fleet's keys."),
@@ -120,14 +122,14 @@ _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in gr
 _NEED_NO_FLEET = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "worker", "completion", "compat", "version", "stop",
     "audit", "certify", "mcp", "serve", "console", "token", "keys", "broker", "done", "fail", "progress", "operations",
-    *_HIDDEN,
+    "restore", *_HIDDEN,
 ))  # fmt: skip
 
 
 #: They are about this machine alone, or an agent's own pane: no server does them.
 _OF_THIS_MACHINE = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "certify", "worker", "node", "compat", "serve", "console",
-    "token", "keys", "broker", "attach", "done", "fail", "progress", *_HIDDEN,
+    "token", "keys", "broker", "backup", "restore", "attach", "done", "fail", "progress", *_HIDDEN,
 ))  # fmt: skip
 
 
@@ -143,6 +145,8 @@ def needs_a_fleet(words: Sequence[str], state: StateFolder) -> bool:
             return rest[:1] != ["show"]
         case "start":
             return "--here" not in rest
+        case "backup":
+            return rest[:1] != ["verify"]
         case "screen" | "attach":  # `down --keep-agents` leaves the panes
             return not any((state.agent(word) / TMUX).exists() for word in rest)
         case "send":  # a worker that waits for a broker takes its agent's mail

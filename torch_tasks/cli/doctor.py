@@ -159,7 +159,8 @@ def _ledger() -> str:
     elsewhere = f", {found.elsewhere} open for other brokers" if found.elsewhere else ""
     moment = datetime.fromtimestamp(found.reconciled, UTC) if found.reconciled else None
     reconciled = f"broker last reconciled {ago(moment)}" if moment else "broker not reconciled yet"
-    return f"{ledger.path}, {found.open} open, {found.spooled} spooled{elsewhere}, {reconciled}"
+    lost = f", {found.lost} came after the backup that was restored ('torch-tasks backup lost')" if found.lost else ""
+    return f"{ledger.path}, {found.open} open, {found.spooled} spooled{lost}{elsewhere}, {reconciled}"
 
 
 def _audit() -> str:

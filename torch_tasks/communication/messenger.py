@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 import uuid
 from collections.abc import Iterable
@@ -377,8 +376,7 @@ def flush_outbox(of: Fleet) -> None:
 
 
 def outbox_of(of: Fleet) -> Outbox:
-    place = re.sub(r"[^\w.-]+", "_", of.settings.broker().place)
-    return Outbox(of.settings.state.outbox(place))
+    return Outbox(of.settings.state.outbox(of.settings.broker().file_name))
 
 
 def _away(target: AgentInfo | None) -> str:

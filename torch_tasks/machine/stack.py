@@ -83,6 +83,7 @@ class Stack:
 
         If no agent at all can be started, that is refused, too.
         """
+        self.settings.state.require_whole()
         wanted = agents or self.settings.agents
         for agent in wanted:
             require_short(self.settings.state.agent(agent.id) / TMUX)

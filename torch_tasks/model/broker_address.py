@@ -124,6 +124,11 @@ class BrokerAddress(BaseModel):
         where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else ""
         return f"{where}{parts.path.rstrip('/') or '/0'}"
 
+    @property
+    def file_name(self) -> str:
+        """The same as a part of the names of files that belong to it."""
+        return re.sub(r"[^\w.-]+", "_", self.place)
+
     def __str__(self) -> str:
         scheme, _, rest = self.url.get_secret_value().partition("://")
         credentials, at, where = rest.rpartition("@")

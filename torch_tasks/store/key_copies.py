@@ -33,6 +33,8 @@ class KeyCopy(NamedTuple):
     """Texts, or lists of texts; bytes that are no UTF-8 are kept as lone surrogates."""
     left_ms: int | None = None
     """For how long it is kept; None: for ever."""
+    adds: bool = False
+    """Whether this is added to what the key holds already, instead of replacing it."""
 
     def line(self) -> str:
         """As a line of a file."""
@@ -168,7 +170,8 @@ _PORTABLE: dict[str, Callable[[Any], Any]] = {
 
 def _write(pipe: Any, copy: KeyCopy) -> None:
     name = _bytes(copy.name)
-    pipe.delete(name)
+    if not copy.adds:
+        pipe.delete(name)
     _WRITERS[copy.kind](pipe, name, copy.value)
     if copy.left_ms is not None:
         pipe.pexpire(name, copy.left_ms)

@@ -37,6 +37,8 @@ class RowState(StrEnum):
     SPOOLED = "spooled"
     """It was accepted while the broker was away, and was not sent yet."""
     PUBLISHED = "published"
+    LOST = "lost"
+    """It came after the backup from which the broker was restored: whether it was done is not known."""
     WITHDRAWN = "withdrawn"
     """Enqueueing it failed, and its sender knows; the broker must forget it."""
     CLOSED = "closed"
@@ -46,7 +48,8 @@ class RowState(StrEnum):
 ROW_TRANSITIONS: dict[RowState, frozenset[RowState]] = {
     RowState.WRITTEN: frozenset(RowState),
     RowState.SPOOLED: frozenset({RowState.WRITTEN, RowState.PUBLISHED, RowState.WITHDRAWN, RowState.CLOSED}),
-    RowState.PUBLISHED: frozenset({RowState.WRITTEN, RowState.PUBLISHED, RowState.WITHDRAWN, RowState.CLOSED}),
+    RowState.PUBLISHED: frozenset(frozenset(RowState) - {RowState.SPOOLED}),
+    RowState.LOST: frozenset({RowState.WRITTEN, RowState.PUBLISHED, RowState.LOST, RowState.CLOSED}),
     RowState.WITHDRAWN: frozenset({RowState.WRITTEN, RowState.CLOSED}),
     RowState.CLOSED: frozenset({RowState.CLOSED}),
 }
@@ -88,6 +91,8 @@ class Summary(NamedTuple):
     spooled: int
     elsewhere: int
     """Open rows that belong to other brokers."""
+    lost: int
+    """Of the open ones, those of which a backup that was restored did not know."""
     reconciled: float | None
     """When the rows were last put back to the broker."""
 
@@ -226,6 +231,21 @@ class Ledger:
         """The published rows whose tasks were not seen for the longest time."""
         return self._rows("state = 'published' ORDER BY touched LIMIT :limit", limit=limit)
 
+    def lost(self) -> list[Row]:
+        """The rows of tasks that came after the backup from which the broker was restored."""
+        return self._rows("state = 'lost' ORDER BY number")
+
+    def adopt(self, former: str) -> int:
+        """Have the rows of a former broker's tasks be this one's; returns how many of them are open.
+
+        Those of tasks that have a row here already stay where they are.
+        """
+        with self._file.writing(flushed=True) as file:
+            adopted = file.execute(
+                "UPDATE OR IGNORE tasks SET broker = ? WHERE broker = ? RETURNING state", (self._broker, former)
+            ).fetchall()
+        return sum(state != RowState.CLOSED for (state,) in adopted)
+
     def message(self, row: Row) -> str:
         with self._file.reading() as file:
             found = file.execute("SELECT message FROM papers WHERE number = ?", (row.number,)).fetchone()
@@ -302,7 +322,8 @@ class Ledger:
                 "SELECT count(*) FROM tasks WHERE broker <> ? AND state <> 'closed'", (self._broker,)
             ).fetchone()
             reconciled = self._mine(file).reconciled
-        return Summary(sum(mine.values()), mine.get("spooled", 0), int(others[0]), reconciled)
+        spooled, lost = mine.get(RowState.SPOOLED, 0), mine.get(RowState.LOST, 0)
+        return Summary(sum(mine.values()), spooled, int(others[0]), lost, reconciled)
 
     def _rows(self, condition: str, number: int = 0, limit: int = 0) -> list[Row]:
         with self._file.reading() as file:

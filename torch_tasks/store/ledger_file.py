@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from weakref import WeakSet
 
@@ -170,6 +170,15 @@ class LedgerFile:
         return LedgerUnusable(
             f"cannot use the ledger {self.path}: {error}. Make room and its folder writable for this user, "
             "or set TORCH_STATE_DIR to one that is"
+        )
+
+
+def readdress(path: Path, former: str, broker: str) -> None:
+    """Have the rows of a former broker, in a file that no process uses, be those of another one."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE OR REPLACE tasks SET broker = ? WHERE broker = ?", (broker, former))
+        connection.execute(
+            "UPDATE OR REPLACE brokers SET broker = ?, reconciled = NULL WHERE broker = ?", (broker, former)
         )
 
 

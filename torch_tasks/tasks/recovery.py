@@ -19,6 +19,7 @@ from torch_tasks.store.ledger import Ledger, Row, RowState
 from torch_tasks.store.signed_records import why_not_ended
 from torch_tasks.store.task_outcomes import Outline
 from torch_tasks.tasks.publishing import Outgoing
+from torch_tasks.transport.gate import Restored
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,30 @@ def recall(task_id: str) -> None:
     deadline = time.monotonic() + RECALL_SECONDS
     while fleet().records.state(task_id) is None and time.monotonic() < deadline:
         time.sleep(0.05)  # another process is restoring it
+
+
+def came_after_backup() -> list[str]:
+    """The tasks enqueued here of which the backup that was restored does not know, as far as nothing else does.
+
+    What the fleet's other machines have put back since is not among them.
+    """
+    tasks = _enqueued_here()
+    if tasks is None:
+        return []
+    fleet().reconciler.reconcile(tasks, always=True)
+    return tasks.lost()
+
+
+def send_again(task_ids: Collection[str]) -> None:
+    """Send these of :func:`came_after_backup` anew, each of which may have been done before."""
+    if tasks := _enqueued_here():
+        tasks.send_lost(task_ids)
+
+
+def adopt(former: str) -> int:
+    """Have what was enqueued here through a former broker be this one's; returns how many of these tasks are open."""
+    ledger = fleet().ledger
+    return ledger.adopt(former) if ledger and ledger.exists() else 0
 
 
 def is_spooled(task_id: str) -> bool:
@@ -133,6 +158,14 @@ class EnqueuedTasks:
         self._ledger.reconciled()
         return True
 
+    def lost(self) -> list[str]:
+        return [row.task_id for row in self._ledger.lost()]
+
+    def send_lost(self, task_ids: Collection[str]) -> None:
+        for row in self._ledger.lost():
+            if row.task_id in task_ids:
+                self._send(row)
+
     def _close_ended(self) -> None:
         """Close ended tasks, the rows not looked at for longest first; forget old ones."""
         if self._ledger.is_closing_due(CLOSE_SECONDS / 3):
@@ -162,6 +195,7 @@ class EnqueuedTasks:
         """
         ended, going = [], []
         outlines = fleet().records.outlines(row.task_id for row in rows)
+        restored = fleet().gate.last_restored() if None in outlines else None
         if messages:
             messages.look(
                 {queue for row, outline in zip(rows, outlines, strict=True) for queue in _places(row, outline)}
@@ -170,6 +204,8 @@ class EnqueuedTasks:
         for row, outline in zip(rows, outlines, strict=True):
             if row.state is RowState.WITHDRAWN:
                 self._withdraw(row, outline)
+            elif outline is None and _came_after_backup(row, restored):
+                self._ledger.note(row.task_id, RowState.LOST)
             elif outline is None:
                 self._send(row)
             elif outline.state.ended:
@@ -223,6 +259,15 @@ class EnqueuedTasks:
 
 
 _tasks_in = cache(EnqueuedTasks)
+
+
+def _came_after_backup(row: Row, restored: Restored | None) -> bool:
+    """Whether the task was on the broker that was lost, and the backup restored since then does not know it.
+
+    It may have been done: sending it again is for a person to decide.
+    """
+    is_of_before = row.state is RowState.PUBLISHED and restored is not None and row.touched < restored.at
+    return is_of_before or row.state is RowState.LOST
 
 
 def _places(row: Row, outline: Outline | None) -> tuple[str, ...]:

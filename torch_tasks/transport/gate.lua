@@ -14,6 +14,7 @@ local function enter()
   local server, since, last, brought, pending, opens =
     unpack(redis.call('HMGET', KEY.broker, 'server', 'since', 'epoch', 'brought', 'pending', 'until'))
   local epoch = math.max(tonumber(last or '0'), tonumber(brought or '0'), tonumber(ARG.epoch))
+  if redis.call('HEXISTS', KEY.broker, 'restoring') == 1 then return {0, epoch, ''} end
   if server == ARG.identity then return {1, epoch, since or ''} end
   local latest = now + tonumber(ARG.recovery_ms)
   opens = tonumber(opens or '0')

@@ -2,6 +2,8 @@
 
 Every server process has an identity of its own. The broker keeps the one with which the fleet was last reconciled;
 while the server has another, no process takes or restores a message. Soon after the first process came, it opens.
+
+While a backup is being restored, it stays closed, also if that is interrupted: until it is repeated.
 """
 
 from __future__ import annotations
@@ -42,6 +44,17 @@ class GateAnswer(NamedTuple):
     opening: str
 
 
+class Restored(NamedTuple):
+    """From which backup this broker has its data."""
+
+    made_at: float
+    """When that was begun, in seconds; what the fleet did later is not in it."""
+    at: float
+    """When it was restored."""
+    place: str
+    """Where the broker was then, as the machine named it that made the backup."""
+
+
 class Gate:
     """The gate of one broker; the client must decode responses."""
 
@@ -63,6 +76,39 @@ class Gate:
         terms = {"identity": identity, "recovery_ms": recovery_ms, "epoch": epoch, "busy": busy}
         is_open, number, since = SCRIPTS["enter"](self._client, broker=keys.BROKER_STATE, **terms)
         return GateAnswer(bool(is_open), int(number), f"{identity}@{since}")
+
+    # ── restoring a backup ───────────────────────────────────────────────────────────────────────────────────────
+
+    def being_restored(self) -> str | None:
+        """The backup that is being restored here, or whose restoring was interrupted."""
+        found = self._client.hget(keys.BROKER_STATE, "restoring")
+        return str(found) if found else None
+
+    def close(self, backup: str, epoch: int) -> None:
+        """Close it until :meth:`restored`; ``epoch`` is the one in the backup, and the larger one counts."""
+        known = int(self._client.hget(keys.BROKER_STATE, "epoch") or 0)
+        with self._client.pipeline() as pipe:
+            pipe.hset(keys.BROKER_STATE, mapping={"restoring": backup, "epoch": max(known, epoch)})
+            pipe.hdel(keys.BROKER_STATE, "server", "pending", "until", "brought")
+            pipe.delete(keys.RECONCILED)
+            pipe.execute()
+
+    def restored(self, made_at: float, place: str) -> None:
+        """Have all that know something put it back, and the gate open after that."""
+        seconds, micros = self._client.time()
+        with self._client.pipeline() as pipe:
+            pipe.hset(keys.BROKER_STATE, "restored_at", repr(seconds + micros / 1e6))
+            pipe.hset(keys.BROKER_STATE, "restored_made_at", repr(made_at))
+            pipe.hset(keys.BROKER_STATE, "restored_place", place)
+            pipe.hdel(keys.BROKER_STATE, "restoring")
+            pipe.delete(keys.RECONCILED)
+            pipe.execute()
+
+    def last_restored(self) -> Restored | None:
+        """From which backup the broker has what it has; None if from none."""
+        names = ("restored_made_at", "restored_at", "restored_place")
+        made_at, at, place = self._client.hmget(keys.BROKER_STATE, names)
+        return Restored(float(made_at), float(at), str(place)) if made_at and at else None
 
     def open_new(self) -> bool:
         """Open the gate of a broker that never had any data."""

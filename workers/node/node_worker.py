@@ -55,6 +55,7 @@ def host_node(declared: Sequence[AgentSpec]) -> None:
     """Be this machine's node worker, from now on; or refuse with a named error."""
     for agent in declared:
         require_short(fleet().settings.state.agent(agent.id) / TMUX)
+    fleet().settings.state.require_whole()
     require_own_fleet(fleet())
     keep_tally_of(NODE, fleet().settings.state)
     leave_pane()  # a node worker that is started from an agent's pane is not that agent

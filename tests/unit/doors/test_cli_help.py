@@ -74,6 +74,8 @@ OPTIONS = {
     "serve": "--host --port",
     "token": "create list revoke",
     "keys": "list issue rotate revoke",
+    "backup": "make verify lost",
+    "restore": "--passphrase-file --without-keys --only --replace --json",
     "audit": "show verify report",
     "broker": "make users rotate add remove",
     "operations": "NAME --json",

@@ -25,6 +25,7 @@ CTX = click.Context(main)
 MODULES = sorted((REPOSITORY / "torch_tasks" / "cli").glob("*.py"))
 #: What a command does on this machine alone, or with its files and processes: no door leads there.
 LOCAL = {
+    "backup lost", "backup make", "backup verify", "restore",
     "broker add", "broker make", "broker remove", "broker rotate", "broker users",
     "certify", "compat install", "completion", "console", "demo", "doctor", "down", "init", "keys issue", "keys list",
     "keys revoke", "keys rotate", "kinds", "logs", "mcp", "node", "node invite",
