@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +119,7 @@ class EventHub:
         """Why no events are read now; empty if they are."""
         return self._feed.trouble if self._feed else "the first look has not ended"
 
-    async def stream(self, wanted: Wanted, last: str | None, holds: Callable[[], bool]) -> AsyncIterator[bytes]:
+    async def stream(self, wanted: Wanted, last: str | None, holds: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
         """The events from now on, or from the last one that the client had; ends when its caller is no more let in."""
         listener = _Listener(wanted)
         self._listeners.add(listener)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from chromium import PHONE, SOON_MS, Chromium, Window, logged_in
 from nodes import AgentWorker, Broker, Node
 from playwright.sync_api import Locator, expect
-from served import Served
+from served import Served, served
 from waiting import until
 
 from torch_tasks import Torch, keys
@@ -42,6 +43,11 @@ PASTE = """text => {
   const clipboardData = new DataTransfer();
   clipboardData.setData("text/plain", text);
   document.getElementById("pane").dispatchEvent(new ClipboardEvent("paste", {clipboardData, bubbles: true}));
+}"""
+
+HIDE = """isHidden => {
+  Object.defineProperty(document, "hidden", {configurable: true, value: isHidden});
+  document.dispatchEvent(new Event("visibilitychange"));
 }"""
 
 THUMB = """agent => {
@@ -231,12 +237,53 @@ def test_a_viewer_sees_the_terminal_and_may_do_nothing(browser: Chromium, server
         assert width <= PHONE["width"], "the page itself does not scroll sideways"
 
 
-def test_a_window_names_its_terminals(window: Window) -> None:
-    assert window.page.request.get("/panes?agents=").status == 422
+@pytest.mark.parametrize("asked", ["kinds=nonsense", f"agents={','.join(f'dev-{n}' for n in range(201))}"])
+def test_what_a_window_cannot_follow_is_refused(window: Window, asked: str) -> None:
+    assert window.page.request.get(f"/live?{asked}").status == 422
+
+
+def test_a_window_that_nobody_sees_has_no_stream_and_shows_what_happened_once_it_is_seen(
+    window: Window, broker: Broker, torch: Torch
+) -> None:
+    channel, page = keys.drawn_screen(AGENT), window.page
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(HIDE, True)
+    until(lambda: broker.client.pubsub_numsub(channel)[0][1] == 0, "nobody reads what nobody sees")
+    asked.clear()
+    does(torch, "echo hidden-$((6 * 7))")
+    assert not asked, "it asks for nothing meanwhile"
+    page.evaluate(HIDE, False)
+    expect(pane(window)).to_contain_text("hidden-42")
+    assert len([url for url in asked if "/live?" in url]) == 1, "one stream for all that the window follows"
+    expect(page.locator("#tasks")).to_contain_text("hidden-")
+
+
+def test_more_windows_than_a_browser_has_connections_all_follow(window: Window, torch: Torch) -> None:
+    others = [window.page.context.new_page() for _ in range(4)]
+    for other in others:
+        other.goto(f"/agents/{AGENT}", wait_until="domcontentloaded")
+    does(torch, "echo everywhere-$((6 * 7))")
+    for page in (window.page, *others):
+        expect(page.locator("#pane")).to_contain_text("everywhere-42")
+        expect(page.locator("#tasks")).to_contain_text("everywhere-")
+    for other in others:
+        other.close()
+
+
+def test_the_server_ends_at_once_whoever_looks(browser: Chromium, broker: Broker, dev: AgentWorker) -> None:
+    with served(broker) as server, logged_in(browser, server) as window:
+        window.page.goto(f"/agents/{AGENT}")
+        expect(pane(window)).to_contain_text(f"{AGENT}>")
+        begun = time.monotonic()
+        assert server.end() == 0
+        assert time.monotonic() - begun < 2
+        expect(window.page.locator("#connection")).to_contain_text("does not answer")
+        window.errors.clear()  # what the browser says of a server that is away
 
 
 def test_who_may_not_watch_gets_no_terminal(server: Served, browser: Chromium) -> None:
     with ExitStack() as stack:
         window = stack.enter_context(logged_in(browser, server, server.token("robot", "program")))
-        reply = window.page.request.get(f"/panes?agents={AGENT}")
+        reply = window.page.request.get(f"/live?agents={AGENT}")
         assert (reply.status, reply.json()["error"]) == (403, "NotAllowed")

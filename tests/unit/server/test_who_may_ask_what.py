@@ -71,7 +71,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/flower/{rest}"): A_PAGE._replace(tried="/flower/tasks"),
     ("POST", "/flower/{rest}"): FOR_OPERATORS._replace(tried="/flower/api/worker/shutdown/w"),
     ("POST", "/do/{operation}"): FOR_OPERATORS._replace(tried="/do/fleet.stop"),
-    ("GET", "/panes"): FOR_WATCHERS._replace(tried="/panes?agents="),
+    ("GET", "/live"): WITH_A_LOGIN._replace(nobody=LOGIN, tried="/live?kinds=nonsense"),
     ("GET", "/push/key"): WITH_A_LOGIN._replace(nobody=LOGIN),
     ("POST", "/push/begin"): WITH_A_LOGIN,
     ("POST", "/push/end"): WITH_A_LOGIN,

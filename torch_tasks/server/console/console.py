@@ -20,10 +20,10 @@ from torch_tasks.server.calls import Calls
 from torch_tasks.server.console.acting import FilledForm, wants_no_page
 from torch_tasks.server.console.board import BOARD
 from torch_tasks.server.console.fleet import FLEET
+from torch_tasks.server.console.live import LiveStreams
 from torch_tasks.server.console.page import ConsolePage, Visit
 from torch_tasks.server.console.pages import PAGES
 from torch_tasks.server.console.pane_rows import colour_sheet
-from torch_tasks.server.console.panes import PaneHub
 from torch_tasks.server.console.rendering import Templates
 from torch_tasks.server.console.shared import SharedReplies
 from torch_tasks.server.events import EventHub
@@ -73,7 +73,7 @@ class Console:
         self._calls, self._sessions = calls, sessions
         self._slow = settings.server_slow_seconds
         self._templates, self._shared = Templates(), SharedReplies()
-        self._panes = PaneHub(lambda: hub.closing)
+        self._live = LiveStreams(hub)
         self._is_cold = True
         self.loop = Loop("what the console has at hand", self._be_ready, pause=_AT_HAND_SECONDS)
         self._files = {**_own_files(), "colours.css": colour_sheet().encode()}
@@ -90,7 +90,7 @@ class Console:
     def routes(self) -> list[BaseRoute]:
         return [
             *(Route(page.path, self._shown(page), name=page.name) for page in PAGES),
-            Route("/panes", self._panes.answer),
+            Route("/live", self._live.answer),
             Route("/do/{operation}", self.act, methods=["POST"]),
             Route(f"{STATIC}{{name}}", self.file),
         ]

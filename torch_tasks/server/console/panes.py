@@ -1,28 +1,16 @@
-"""``GET /panes``: the terminals that a window shows, as the rows that changed; each is read once for all windows."""
+"""The terminals that windows show, as the rows that changed; each is read once for all windows."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
-from anyio import move_on_after
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-
-from torch_tasks.errors import InvalidRequest, TorchError
 from torch_tasks.model.drawn_screen import DrawnScreen
 from torch_tasks.monitoring.screens import ScreenFeed
-from torch_tasks.operations.operation import operation_named
-from torch_tasks.security.decision import require
-from torch_tasks.security.rights import Subject
 from torch_tasks.server.console.pane_rows import thumb, whole_screen
-from torch_tasks.server.problems import problem
 
-MOST_PANES = 200
-"""So many terminals may one window show."""
-_QUIET_SECONDS = 15.0
 #: No window gets more often what changed.
 _SOONEST_SECONDS, _THUMB_SECONDS = 0.1, 1.0
 
@@ -68,38 +56,26 @@ class _PaneWindow:
 class PaneHub:
     """Has each terminal that somebody looks at read once, and gives every window what changed since it last got it."""
 
-    def __init__(self, is_closing: Callable[[], bool]) -> None:
-        self._is_closing = is_closing
+    def __init__(self) -> None:
         self._panes: dict[str, _ShownPane] = {}
         self._windows: list[_PaneWindow] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._feed = ScreenFeed(self._on_screen, self._on_trouble)
 
-    async def answer(self, request: Request) -> Response:
-        """The stream of one window: ``agents`` with commas between them, ``thumb=1`` for small pictures."""
-        try:
-            operation = operation_named("agent.screen")
-            require(operation.name, operation.right, Subject())
-            agents = _agents_in(request)
-            for agent in agents:
-                require(operation.name, operation.right, Subject(agent=agent))
-        except TorchError as error:
-            return problem(error)
-        window = _PaneWindow(agents, is_small=request.query_params.get("thumb") == "1")
-        stream = self._stream(window, request.state.still_let_in)
-        return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
-
-    async def _stream(self, window: _PaneWindow, holds: Callable[[], bool]) -> AsyncIterator[bytes]:
+    async def stream(
+        self, agents: frozenset[str], holds: Callable[[], bool], *, is_small: bool
+    ) -> AsyncGenerator[bytes, None]:
+        """What one window gets while its login holds: all rows at first, then those that changed."""
+        window = _PaneWindow(agents, is_small)
         self._loop = asyncio.get_running_loop()
         self._windows.append(window)
         self._watch()
         try:
-            yield b"retry: 1000\n\n"
-            while not self._is_closing() and holds():
-                yield window.events(self._panes) or b": quiet\n\n"
-                await asyncio.sleep(_THUMB_SECONDS if window.is_small else _SOONEST_SECONDS)
-                with move_on_after(_QUIET_SECONDS):
-                    await window.news.wait()
+            while holds():
+                if text := window.events(self._panes):
+                    yield text
+                await asyncio.sleep(_THUMB_SECONDS if is_small else _SOONEST_SECONDS)
+                await window.news.wait()
                 window.news.clear()
         finally:
             self._windows.remove(window)
@@ -144,10 +120,3 @@ def _show(pane: _ShownPane, columns: int, whole: list[str], small: list[str]) ->
 def _trouble(pane: _ShownPane, trouble: str) -> bool:
     before, pane.trouble = pane.trouble, trouble
     return before != trouble
-
-
-def _agents_in(request: Request) -> frozenset[str]:
-    agents = frozenset(filter(None, request.query_params.get("agents", "").split(",")))
-    if not 0 < len(agents) <= MOST_PANES:
-        raise InvalidRequest(f"name 1 to {MOST_PANES} agents, as in /panes?agents=dev-1,dev-2")
-    return agents

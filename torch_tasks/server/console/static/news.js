@@ -1,5 +1,6 @@
 // Follows the fleet's events, and has an open page ask for its content again when there is news for it.
 
+import { live, want } from "./live.js";
 import { morph } from "./morph.js";
 import { showTimes } from "./times.js";
 
@@ -15,15 +16,12 @@ let asking = false;
 export function follow(content) {
   const kinds = content.dataset.news;
   if (!kinds) return;
-  const events = new EventSource(`/api/v1/events?kinds=${encodeURIComponent(kinds)}`);
-  for (const name of ["task", "agent", "question", "broker", "missed"]) {
-    events.addEventListener(name, () => soon(content));
+  for (const name of ["task", "agent", "question", "broker", "missed", "begin"]) {
+    live.addEventListener(name, () => soon(content)); // begin: what happened before the stream began
   }
-  events.addEventListener("begin", () => {
-    say("");
-    soon(content); // what happened since the page was made, and before the stream began
-  });
-  events.onerror = () => say("The server does not answer; what you see is how things were. Trying again…");
+  live.addEventListener("open", () => say(""));
+  live.addEventListener("away", () => say("The server does not answer; what you see is how things were. Trying again…"));
+  want({ kinds });
   setInterval(() => soon(content), QUIET_MS); // what changes without an event
   document.addEventListener("visibilitychange", () => document.hidden || soon(content));
   document.addEventListener("torch-done", () => soon(content, 0));

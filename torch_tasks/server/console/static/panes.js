@@ -1,20 +1,18 @@
-// Shows live terminals: one stream for all that a window has, and only of those that are in view.
+// Shows live terminals, and only those that are in view.
 
-const SETTLE_MS = 250;
+import { live, want } from "./live.js";
+
 const inView = new Set();
-let stream = null;
-let shown = ""; // what the open stream is for
-let timer = null;
 const looking = new IntersectionObserver((seen) => {
   for (const one of seen) one.isIntersecting ? inView.add(one.target) : inView.delete(one.target);
-  plan();
+  follow();
 });
 
 /** Show every element with `data-pane`, those that come later, too. */
 export function showPanes() {
   find();
   document.addEventListener("torch-shown", find);
-  document.addEventListener("visibilitychange", plan);
+  live.addEventListener("pane", (event) => show(JSON.parse(event.data)));
 }
 
 function find() {
@@ -22,28 +20,15 @@ function find() {
     one.dataset.keep = ""; // its content is from the stream
     looking.observe(one);
   }
-  plan();
-}
-
-function plan() {
-  clearTimeout(timer);
-  timer = setTimeout(follow, SETTLE_MS);
+  follow();
 }
 
 function follow() {
   for (const one of inView) if (!one.isConnected) inView.delete(one);
-  const panes = document.hidden ? [] : [...inView];
-  const small = panes.every((one) => one.classList.contains("thumb"));
+  const panes = [...inView];
+  const isSmall = panes.every((one) => one.classList.contains("thumb"));
   const agents = [...new Set(panes.map((one) => one.dataset.pane))].sort().join(",");
-  const wanted = agents && `/panes?agents=${encodeURIComponent(agents)}${small ? "&thumb=1" : ""}`;
-  if (wanted === shown) return;
-  stream?.close();
-  stream = null;
-  shown = wanted;
-  if (!wanted) return;
-  stream = new EventSource(wanted);
-  stream.onopen = () => panes.forEach((one) => delete one.dataset.rows);
-  stream.addEventListener("pane", (event) => show(JSON.parse(event.data)));
+  want({ agents, thumb: agents && isSmall ? "1" : "" });
 }
 
 function show(news) {
