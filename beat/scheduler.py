@@ -29,6 +29,7 @@ from torch_tasks.model import metrics
 from torch_tasks.model.checkin import Checkin, Fire, SlotOutcome, moment_of
 from torch_tasks.monitoring.pages import PageKeeper, health_pages
 from torch_tasks.monitoring.readiness import ReadinessProbe, lacks_of_beat
+from torch_tasks.monitoring.service_manager import notice_loops
 from torch_tasks.state_folder import StateFolder
 from torch_tasks.store.checkins import record_of
 from torch_tasks.store.timetable import Advance, Due, Tick, Timetable
@@ -53,13 +54,15 @@ class TorchScheduler(Scheduler):
         journal = Journal(self._settings.state.beat(self._settings.broker().file_name))
         self._follower = Follower(self._timetable, fleet().reconciler, journal, self._settings)
         self._loops = [HeadsKeeper(fleet().audit_heads, journal, self._settings).loop]
+        readiness = ReadinessProbe(lambda: lacks_of_beat(fleet()))
         if self._settings.metrics:
-            self._loops.append(_pages(fleet()).loop)
+            self._loops.append(_pages(fleet(), readiness).loop)
         super().__init__(*args, lazy=lazy, **kwargs)
         self._periodic = PeriodicEntries(self.schedule, self._timetable, lambda: self._now)
         if not lazy:
             _begin_tally(self._settings.state)
             self._follower.start()
+            self._loops += notice_loops(readiness.lacks)
             for loop in self._loops:
                 loop.start()
 
@@ -199,10 +202,11 @@ class TorchScheduler(Scheduler):
         return self.apply_async(entry, advance=False)
 
 
-def _pages(of: Fleet) -> PageKeeper:
+def _pages(of: Fleet, readiness: ReadinessProbe) -> PageKeeper:
     """What says whether this beat lives, and whether check-ins fire."""
-    pages = health_pages(ReadinessProbe(lambda: lacks_of_beat(of)))
-    return PageKeeper(of.settings.metrics_host, of.settings.metrics_beat_port, pages, of.settings.state.beat_address)
+    return PageKeeper(
+        of.settings.metrics_host, of.settings.metrics_beat_port, health_pages(readiness), of.settings.state.beat_address
+    )
 
 
 def _begin_tally(state: StateFolder) -> None:

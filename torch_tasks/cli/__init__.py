@@ -95,6 +95,7 @@ COMMANDS = {
         "completion": ("torch_tasks.cli.completion:completion", "Have the shell complete commands, options and ids."),
         "mcp": ("torch_tasks.cli.mcp:mcp", "Give a model's program Torch's tools (MCP)."),
         "compat": ("torch_tasks.compat.install:compat", "Install the tools that Torch replaces under their old names."),
+        "deploy": ("torch_tasks.cli.deploy:deploy", "Write the files for systemd, compose or Kubernetes."),
         "version": ("torch_tasks.cli:version", "Print the version."),
     },
     "For agents": {
@@ -122,14 +123,14 @@ _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in gr
 _NEED_NO_FLEET = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "worker", "completion", "compat", "version", "stop",
     "audit", "certify", "mcp", "serve", "console", "token", "keys", "broker", "done", "fail", "progress", "operations",
-    "restore", *_HIDDEN,
+    "restore", "deploy", *_HIDDEN,
 ))  # fmt: skip
 
 
 #: They are about this machine alone, or an agent's own pane: no server does them.
 _OF_THIS_MACHINE = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "certify", "worker", "node", "compat", "serve", "console",
-    "token", "keys", "broker", "backup", "restore", "attach", "done", "fail", "progress", *_HIDDEN,
+    "token", "keys", "broker", "backup", "restore", "attach", "done", "fail", "progress", "deploy", *_HIDDEN,
 ))  # fmt: skip
 
 

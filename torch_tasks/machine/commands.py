@@ -10,6 +10,7 @@ from torch_tasks.model.agent import AgentSpec
 
 NODE = ("torch-tasks", "node")
 BEAT = ("celery", "-A", "torch_tasks", "beat", "--loglevel", "INFO")
+SERVE = ("torch-tasks", "serve")
 SUPERVISE = ("torch-tasks", "supervise")
 END_PANES = ("torch-tasks", "end-panes")
 CHECK_AGENTS = ("torch-tasks", "check-agents")
@@ -33,7 +34,7 @@ def flower(address: str, port: int) -> tuple[str, ...]:
 
 
 def server(port: int) -> tuple[str, ...]:
-    return ("torch-tasks", "serve", f"--port={port}")
+    return (*SERVE, f"--port={port}")
 
 
 _MODULES = {"celery": "celery", "torch-tasks": "torch_tasks.cli"}

@@ -18,6 +18,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.mcp.http import HttpDoor
 from torch_tasks.model.notify_channel import PUSH
 from torch_tasks.monitoring.readiness import ReadinessProbe, lacks_of_broker, lacks_of_disk
+from torch_tasks.monitoring.service_manager import notice_loops
 from torch_tasks.operations.performing import perform_here
 from torch_tasks.orchestration.channels import senders
 from torch_tasks.orchestration.notifying import Notifier
@@ -51,6 +52,7 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
     push = PushDoors(settings, calls, sessions, PushKey(settings.state), Subscriptions(settings.state, tokens))
     notifier = Notifier({PUSH: push.sender, **senders(settings)}, fleet())
     readiness = ReadinessProbe(lambda: _lacks(hub))
+    loops = [notifier.loop, console.loop, *notice_loops(readiness.lacks)]
     mcp = HttpDoor(perform_here, settings.server_request_bytes)
     measured = fleet_measures()
     described: dict[str, object] = {}
@@ -78,10 +80,10 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with mcp.running(), flower.running():
             hub.open()
-            for loop in (notifier.loop, console.loop):
+            for loop in loops:
                 loop.start()
             yield
-            for loop in (notifier.loop, console.loop):
+            for loop in loops:
                 loop.stop()
             hub.close()
 

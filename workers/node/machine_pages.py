@@ -12,18 +12,18 @@ from torch_tasks.model.node import KeptAgent
 from torch_tasks.monitoring.exposition import Readings
 from torch_tasks.monitoring.machine_metrics import machine_metrics
 from torch_tasks.monitoring.pages import Page, PageKeeper, health_pages
-from torch_tasks.monitoring.readiness import ReadinessProbe, lacks_of_node
+from torch_tasks.monitoring.readiness import ReadinessProbe
 from torch_tasks.state_folder import JOURNAL
 from torch_tasks.workers.folders import AgentJournal
 
 
-def machine_pages(kept: Callable[[], Sequence[KeptAgent]], of: Fleet) -> PageKeeper:
+def machine_pages(kept: Callable[[], Sequence[KeptAgent]], of: Fleet, readiness: ReadinessProbe) -> PageKeeper:
     """The keeper of this machine's pages; ``kept`` are its agents."""
     settings = of.settings
     readings = readings_of(kept, of)
     pages = {
         "/metrics": lambda: Page(readings.text(), CONTENT_TYPE_LATEST),
-        **health_pages(ReadinessProbe(lambda: lacks_of_node(of, kept))),
+        **health_pages(readiness),
     }
     return PageKeeper(settings.metrics_host, settings.metrics_port, pages, settings.state.metrics_address)
 

@@ -18,6 +18,8 @@ from torch_tasks.errors import BrokerAway, NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.machine.fleet_keys import require_own_fleet
 from torch_tasks.model.agent import AgentSpec, Lifetime
+from torch_tasks.monitoring.readiness import ReadinessProbe, lacks_of_node
+from torch_tasks.monitoring.service_manager import notice_loops
 from torch_tasks.orchestration.channels import senders
 from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.orchestration.notifying import Notifier
@@ -91,8 +93,10 @@ class NodeStep(bootsteps.StartStopStep):
             self._loops.append(Notifier(channels, fleet()).loop)
         if endpoint := fleet().settings.otlp_endpoint:
             self._loops.append(SpanSender(endpoint, fleet()).loop)
+        readiness = ReadinessProbe(lambda: lacks_of_node(fleet(), self.agents.reports))
+        self._loops += notice_loops(readiness.lacks)
         if fleet().settings.metrics:
-            self._loops.append(machine_pages(self.agents.reports, fleet()).loop)
+            self._loops.append(machine_pages(self.agents.reports, fleet(), readiness).loop)
 
     def start(self, worker: Any) -> None:
         note_event("node.started", f"node {fleet().settings.node}", durable=True)

@@ -46,8 +46,9 @@ AGENTS = PAGES["agents.md"]
 SERVER = PAGES["server.md"]
 SECURITY = PAGES["security.md"]
 REPORT = PAGES["report.md"]
-NOT_RUN = {"systemd.md", "mcp.md"}
-"""Run elsewhere: the units by tests/integration/machine/test_systemd.py, the real CLIs by tests/real_agents."""
+DEPLOY = PAGES["deploy.md"]
+NOT_RUN = {"mcp.md"}
+"""Run elsewhere: by tests/real_agents."""
 SERVER_IN_DOCS = "127.0.0.1:5556"
 BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
 
@@ -197,6 +198,14 @@ def test_a_stack_begins_and_ends_as_it_is_written(run: Callable[..., str]) -> No
     assert "refused: this stack is up already" in said
     assert "ended: up, beat, node, pane of dev-1, pane of qa-1, broker" in said
     assert "nothing was running in" in said
+
+
+def test_a_fleet_moves_from_a_laptop_to_servers_as_it_is_written(run: Callable[..., str]) -> None:
+    said = run("bash", "-ec", "\n".join(blocks("bash", DEPLOY)))
+    assert "on a laptop\n" in said
+    next_steps = said[said.index("Next:\n") :].splitlines()[1:4]
+    [written] = [block for block in blocks("text", DEPLOY) if "install -D" in block]
+    assert [step.strip() for step in next_steps] == written.splitlines()
 
 
 def test_agents_work_together_as_it_is_written(run: Callable[..., str]) -> None:

@@ -1,0 +1,1 @@
+"""The files with which other programs run a fleet: systemd, compose, Kubernetes."""
