@@ -27,6 +27,7 @@ from torch_tasks.errors import BrokerAway, Unreadable
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model import metrics
 from torch_tasks.model.checkin import Checkin, Fire, SlotOutcome, moment_of
+from torch_tasks.model.traceparent import HEADER, TraceParent
 from torch_tasks.monitoring.pages import PageKeeper, health_pages
 from torch_tasks.monitoring.readiness import ReadinessProbe, lacks_of_beat
 from torch_tasks.monitoring.service_manager import notice_loops
@@ -195,6 +196,7 @@ class TorchScheduler(Scheduler):
                 argsrepr=words,
                 kwargsrepr="",
                 ignore_result=True,
+                headers={HEADER: str(TraceParent.new(str(fire.celery_id)))},
             )
 
     def _send_periodic(self, entry: ScheduleEntry) -> Any:

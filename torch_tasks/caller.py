@@ -11,7 +11,7 @@ import json
 import os
 from binascii import a2b_base64
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from torch_tasks.config_files import glance
-from torch_tasks.state_folder import JOURNAL, StateFolder
+from torch_tasks.state_folder import JOURNAL, MESSAGE_SPAN, StateFolder
 
 OPERATOR = "operator"
 """The name of every person in messages and records; no agent can have this id."""
@@ -72,14 +72,29 @@ class Caller:
         """The task that the agent works on, as this machine knows it."""
         if self is not _acting.get() and (task := os.environ.get(_TASK)):
             return task
+        known = self._current.get("task_id")  # a coding agent's program outlives its first task
+        return str(known) if known else None
+
+    @property
+    def span(self) -> str | None:
+        """Under which span the agent does what it does now, as a ``traceparent``: its task's, else its message's."""
         if self.folder is None:
             return None
-        try:  # a coding agent's program outlives its first task, so its environment names none
-            journal = json.loads((self.folder / JOURNAL).read_bytes())
-        except (OSError, ValueError):
-            return None
-        task = (journal.get("current") or {}).get("task_id")
-        return str(task) if task else None
+        if current := self._current:
+            return str(current.get("span") or "") or None
+        with suppress(OSError, ValueError):
+            return (self.folder / MESSAGE_SPAN).read_text()
+        return None
+
+    @property
+    def _current(self) -> dict[str, object]:
+        """What the agent's journal says of the task in its pane; empty if there is none."""
+        if self.folder is None:
+            return {}
+        try:
+            return dict(json.loads((self.folder / JOURNAL).read_bytes()).get("current") or {})
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
 
 
 _acting: ContextVar[Caller | None] = ContextVar("_acting", default=None)

@@ -143,6 +143,16 @@ def task_history(task_id: str) -> str:
     return f"{PREFIX}task_history:{task_id}"
 
 
+def message_trace(trace: str) -> str:
+    """Sorted set of the ids of the messages of one trace, by the microsecond in which each was accepted."""
+    return f"{PREFIX}message_trace:{trace}"
+
+
+def checkin_trace(trace: str) -> str:
+    """The fire of a check-in that began this trace: the check-in's id and the slot, in milliseconds."""
+    return f"{PREFIX}checkin_trace:{trace}"
+
+
 def task_trace(trace: str) -> str:
     """Sorted set of the ids of the tasks of one trace, by the microsecond in which each was accepted."""
     return f"{PREFIX}task_trace:{trace}"

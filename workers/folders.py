@@ -19,6 +19,7 @@ from torch_tasks.model.agent import AgentSpec, Performance
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message, MessageState, Transport
 from torch_tasks.model.task import TaskResult
+from torch_tasks.model.traceparent import TraceParent
 from torch_tasks.state_folder import PROGRAM, RUNS
 from torch_tasks.system.files import write_private
 
@@ -35,6 +36,8 @@ class CurrentAttempt(BaseModel):
     begun_at: AwareDatetime
     delivery: str | None = None
     """The tag under which the task's message was taken last."""
+    span: str | None = None
+    """The task's span, as a ``traceparent``, for what the agent does meanwhile."""
 
 
 class CutOff(BaseModel):
@@ -191,6 +194,17 @@ class AttemptFolder(PromptFolder):
         """The task's record that was kept last."""
         kept = self.recall()
         return kept[0] if kept else None
+
+    def begun_now(self, delivery: str | None) -> CurrentAttempt:
+        """What the journal says of it from its beginning on."""
+        return CurrentAttempt(
+            task_id=self.task_id, attempt=self.attempt, begun_at=now(), delivery=delivery, span=self.span
+        )
+
+    @property
+    def span(self) -> str:
+        """The task's span, as a ``traceparent``, for what happens within it."""
+        return str(TraceParent.of((self.kept_account or {}).get("trace"), self.task_id).under(self.task_id))
 
     def forget_account(self) -> None:
         """Keep no record of a task that another agent has now."""

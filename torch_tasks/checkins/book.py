@@ -87,8 +87,8 @@ class CheckinBook:
 
 
 def _asked_for(checkin: Checkin) -> Checkin:
-    """What somebody asks for, whoever signed that when it was kept."""
-    return checkin.model_copy(update={"signature": None})
+    """What somebody asks for, whoever signed that when it was kept, and of whichever trace it is."""
+    return checkin.model_copy(update={"signature": None, "traceparent": None})
 
 
 def _asker() -> Asker:

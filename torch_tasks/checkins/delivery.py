@@ -27,7 +27,17 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.machine.user_panes import find, user_tmux
 from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentInfo, AgentState
-from torch_tasks.model.checkin import Busy, Checkin, Fire, PaneTarget, Receipt, SlotOutcome, derived_id, milliseconds
+from torch_tasks.model.checkin import (
+    Busy,
+    Checkin,
+    Fire,
+    PaneTarget,
+    Receipt,
+    SlotOutcome,
+    derived_id,
+    fire_span,
+    milliseconds,
+)
 from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.message import Message, MessageKind, When
 from torch_tasks.model.task import NOT_BEGUN, TaskRecord, TaskSpec
@@ -193,6 +203,7 @@ class CheckinDelivery:
             kind=MessageKind.CHECKIN,
             when=When.NOW if self._checkin.when is Busy.NOW else When.IDLE,
             correlation_id=derived_id(self._checkin.id, self._slot),
+            traceparent=str(fire_span(derived_id(self._checkin.id, self._slot))),
         )
 
     # ── a task ───────────────────────────────────────────────────────────────────────────────────────────────────

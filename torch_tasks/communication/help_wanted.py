@@ -10,6 +10,7 @@ from contextlib import suppress
 from pydantic import Field
 
 from torch_tasks import keys
+from torch_tasks.caller import caller
 from torch_tasks.communication.messenger import Messenger
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import InboxFull, MessageRefused, NobodyHelps, NotDelivered, Unreadable
@@ -18,6 +19,7 @@ from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import AgentId, Model, TaskId
 from torch_tasks.model.message import MessageKind, MessageRecord, id_for
 from torch_tasks.model.reader import read_model
+from torch_tasks.model.traceparent import PlaceInTrace
 
 _DECLINE = "decline"
 _NONE_ABLE = "no other able agent is online; 'torch-tasks agents' lists all agents"
@@ -33,6 +35,8 @@ class HelpWanted(Model):
     role: str | None = None
     expires: float = 600.0
     """How many seconds each agent has to answer."""
+    traceparent: PlaceInTrace = None
+    """Under which span it is asked for, as the W3C writes it."""
 
 
 class HelpProgress(Model):
@@ -96,7 +100,14 @@ class HelpSearch:
         if fleet().inboxes.records([question])[0] is None:
             within = describe_duration(wanted.expires)
             text = f"{wanted.text}  # reply with 'accept: …' or 'decline: why' within {within}"
-            self._messenger.send(peer, text, kind=MessageKind.QUESTION, expires=wanted.expires, id=question)
+            self._messenger.send(
+                peer,
+                text,
+                kind=MessageKind.QUESTION,
+                expires=wanted.expires,
+                id=question,
+                traceparent=wanted.traceparent or caller().span,
+            )
         left = max(0.0, min(deadline - time.monotonic(), self._left(peer)))
         return self._messenger.await_reply(question, left)
 

@@ -92,11 +92,15 @@ class Messenger:
         return None
 
     def reply(self, message_id: str, text: str, **how: Any) -> Sent:
-        """Answer a message: its sender gets the text, and the message counts as read."""
+        """Answer a message: its sender gets the text, and the message counts as read.
+
+        The reply to a message of a trace is a part of it.
+        """
         self._flush_outbox()
         asked = self._inboxes.get(message_id).message
         options = {"kind": MessageKind.REPLY, "correlation_id": asked.correlation_id, "reply_to": asked.id}
-        return self.send(asked.sender, text, **{**options, **how})
+        within = {"traceparent": asked.span} if asked.span else {}
+        return self.send(asked.sender, text, **{**options, **how, **within})
 
     def broadcast(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from torch_tasks.caller import BEARER, OPERATOR, CallerKind, caller
 from torch_tasks.errors import BadSignature, SignatureRefused
 from torch_tasks.model.message import Message
@@ -18,12 +16,12 @@ LASTS_SECONDS = 30 * 86_400
 def signed(message: Message) -> Message:
     """The message with the signature of who sends it; a node signs for others."""
     by = None if message.sender == caller().name else CallerKind.NODE
-    return message.model_copy(update={"signature": seal(Purpose.INBOX, _text(message), LASTS_SECONDS, by=by)})
+    return message.model_copy(update={"signature": seal(Purpose.INBOX, message.signed_text(), LASTS_SECONDS, by=by)})
 
 
 def require_believed(message: Message, message_id: str, receiver: str) -> None:
     """Raise :class:`SignatureRefused` unless it is as it was signed, for this receiver, by one who may speak so."""
-    found = checked(message.signature, Purpose.INBOX, _text(message))
+    found = checked(message.signature, Purpose.INBOX, message.signed_text())
     if found is None:
         return
     try:
@@ -46,8 +44,3 @@ def _may_speak_for(signer: KeyCertificate, sender: str) -> bool:
         case CallerKind.PERSON:
             return sender in (signer.name, f"{BEARER}{signer.name}")
     return sender in (signer.name, f"{BEARER}{signer.name}") and sender != OPERATOR
-
-
-def _text(message: Message) -> str:
-    """Everything that it says, in one form."""
-    return json.dumps(message.model_dump(mode="json", exclude={"signature"}), sort_keys=True)

@@ -17,6 +17,7 @@ from torch_tasks.model.checkin import CheckinRecord, Fire
 from torch_tasks.operations import checkins as operations
 from torch_tasks.operations.checkins import TimeForm
 from torch_tasks.operations.operation import Nothing
+from torch_tasks.system.surrounding_span import surrounding_span
 
 
 class Checkins:
@@ -91,7 +92,9 @@ class Checkins:
 
         Nothing has changed if this raises :class:`CheckinChanged`: another caller was quicker.
         """
-        asked = operations.ChangeCheckin.build(checkin_id=checkin_id, **_named(fields))
+        asked = operations.ChangeCheckin.build(
+            checkin_id=checkin_id, **_named({"traceparent": surrounding_span(), **fields})
+        )
         return self._link.perform(operations.change, asked)
 
     def pause(self, checkin_id: str) -> CheckinRecord:
@@ -111,7 +114,9 @@ class Checkins:
         return self._link.perform(operations.run, _one(checkin_id))
 
     def _add(self, note: str, target: str | None, how: dict[str, Any], **when: Any) -> AcceptedCheckin:
-        fields = _named({**how, "note": note, "target": target, "sender": self._sender, **when})
+        fields = _named(
+            {**how, "note": note, "target": target, "sender": self._sender, "traceparent": surrounding_span(), **when}
+        )
         return self._link.perform(operations.add, operations.AddCheckin.build(**fields))
 
 

@@ -15,6 +15,7 @@ from torch_tasks.operations import collaboration as operations
 from torch_tasks.operations.operation import Nothing
 from torch_tasks.orchestration.team import Member
 from torch_tasks.store.collaboration import Claim, Note
+from torch_tasks.system.surrounding_span import surrounding_span
 
 
 class Notes:
@@ -100,7 +101,7 @@ def ask_for_help(
     :class:`NobodyHelps` if none accepts.
     """
     fields = {"id": uuid.uuid4().hex, "text": text, "skills": tuple(skills), "role": role, "expires": expires}
-    asked = operations.AskForHelp.build(**fields, sender=sender)
+    asked = operations.AskForHelp.build(**fields, sender=sender, traceparent=surrounding_span())
     link = link or own_link()
     while True:
         if reply := link.perform(operations.ask_for_help, asked).reply:

@@ -14,6 +14,7 @@ from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
 from torch_tasks.operations import messages as operations
 from torch_tasks.store.message_audit import AuditEntry
+from torch_tasks.system.surrounding_span import surrounding_span
 
 
 class NovaOrchestrator:
@@ -138,5 +139,5 @@ class NovaOrchestrator:
 
     def _letter(self, text: str, how: dict[str, Any]) -> dict[str, Any]:
         """The fields of a letter in the sender's name: those that say something."""
-        fields = {"text": text, "sender": self._sender, **how}
+        fields = {"text": text, "sender": self._sender, "traceparent": surrounding_span(), **how}
         return {name: value for name, value in fields.items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from torch_tasks.model.fields import (
 )
 from torch_tasks.model.message import MessageState
 from torch_tasks.model.task import TaskSpec, TaskState
+from torch_tasks.model.traceparent import PlaceInTrace, TraceParent
 
 
 def _time_zone(name: str) -> str:
@@ -223,6 +225,8 @@ class Checkin(Model):
     ends: AwareDatetime | None = None
     max_runs: int | None = Field(None, gt=0)
     created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    traceparent: PlaceInTrace = None
+    """Under which span it was asked for or changed last, if that was within a trace."""
     signature: str | None = None
     """Of who had it kept or changed it last, over all the rest."""
 
@@ -257,6 +261,11 @@ class Checkin(Model):
     @property
     def title(self) -> str:
         return title_of(self.note)
+
+    def signed_text(self) -> str:
+        """Everything that it says, in one form."""
+        left_out = {"signature"} if self.traceparent else {"signature", "traceparent"}
+        return json.dumps(self.model_dump(mode="json", exclude=left_out), sort_keys=True)
 
 
 class SlotOutcome(StrEnum):
@@ -339,3 +348,8 @@ def moment_of(ms: float) -> datetime:
 def derived_id(checkin_id: str, slot: datetime, whom: str = "") -> str:
     """The id of what a slot causes: the same however often the slot fires, so that it happens once."""
     return uuid.uuid5(uuid.NAMESPACE_OID, f"{checkin_id} {milliseconds(slot)} {whom}".rstrip()).hex
+
+
+def fire_span(celery_id: str) -> TraceParent:
+    """The span of one fire, for what it leads to: each fire begins a trace of its own."""
+    return TraceParent.new(celery_id).under(celery_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from enum import StrEnum
@@ -11,6 +12,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from torch_tasks.errors import InvalidMessage
 from torch_tasks.model.fields import AgentId, Model, Seconds, TaskId, Text, not_blank, readable, title_of
+from torch_tasks.model.traceparent import PlaceInTrace, TraceParent
 
 
 class When(StrEnum):
@@ -116,6 +118,8 @@ class Message(Model):
     """How long after being accepted it may still be delivered."""
     via: str = ""
     """Its first receiver, if the policy sent it another way."""
+    traceparent: PlaceInTrace = None
+    """Under which span it was sent, if it was within a trace."""
     signature: str | None = None
     """Of who sent it, over all the rest; see :mod:`torch_tasks.communication.signed_messages`."""
 
@@ -141,6 +145,17 @@ class Message(Model):
     def title(self) -> str:
         return title_of(self.message)
 
+    @property
+    def span(self) -> str | None:
+        """Its own span, as a ``traceparent``, for what it leads to; None outside of any trace."""
+        place = TraceParent.read(self.traceparent)
+        return str(place.under_message(self.id)) if place else None
+
+    def signed_text(self) -> str:
+        """Everything that it says, in one form."""
+        left_out = {"signature"} if self.traceparent else {"signature", "traceparent"}
+        return json.dumps(self.model_dump(mode="json", exclude=left_out), sort_keys=True)
+
 
 class MessageRecord(Model):
     message: Message
@@ -154,6 +169,8 @@ class MessageRecord(Model):
     delivered_at: AwareDatetime | None = None
     acknowledged_at: AwareDatetime | None = None
     read_at: AwareDatetime | None = None
+    settled_at: AwareDatetime | None = None
+    """When it was known what became of it: it was delivered, expired or was given up."""
     expires_at: AwareDatetime | None = None
 
 

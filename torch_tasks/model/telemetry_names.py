@@ -16,6 +16,7 @@ SERVICE = "torch"
 AGENT, ROLE, NODE, TASK = "torch.agent", "torch.role", "torch.node", "torch.task"
 ATTEMPT, ATTEMPTS, OUTCOME, LINK = "torch.attempt", "torch.attempts", "torch.outcome", "torch.link"
 PRIORITY = "torch.priority"
+MESSAGE, MESSAGE_KIND, SENDER, CHECKIN = "torch.message", "torch.message.kind", "torch.sender", "torch.checkin"
 
 OPERATION, INVOKE_AGENT = "gen_ai.operation.name", "invoke_agent"
 AGENT_ID, AGENT_NAME = "gen_ai.agent.id", "gen_ai.agent.name"

@@ -22,7 +22,11 @@ class SpanKind(StrEnum):
     ATTEMPT = "attempt"
     """One agent has it."""
     PHASE = "phase"
-    """A part of an attempt."""
+    """A part of an attempt, or of a message's way."""
+    MESSAGE = "message"
+    """From when it was sent until it was known what became of it."""
+    CHECKIN = "checkin"
+    """One fire of a check-in: from when it was due until it had led to something."""
 
 
 class Phase(StrEnum):
@@ -54,26 +58,34 @@ class SpanEvent(Model):
 
 
 class SpanLink(Model):
-    """An earlier attempt, and why there is another one."""
+    """What led to it beside the span above: an earlier attempt, the message that a reply answers, …"""
 
     id: str
     why: str
+    trace_id: str | None = None
+    """The trace of that span; None if it is the same."""
 
 
 class Span(Model):
     id: str
     parent: str | None
-    task_id: str
+    task_id: str = ""
+    """Empty for what belongs to a message or a check-in."""
+    message_id: str = ""
+    checkin_id: str = ""
     kind: SpanKind
     name: str
     begin: AwareDatetime
     end: AwareDatetime | None = None
     """None while it goes on."""
+    sender: str | None = None
+    """Of a message: who sent it."""
     agent: str | None = None
+    """Whose work it is; of a message, who gets it."""
     node: str | None = None
     attempt: int | None = None
     outcome: str = ""
-    """How a task or an attempt ended."""
+    """How a task or an attempt ended, or what became of a message."""
     failed: bool = False
     note: KeptText = ""
     """Why it ended so."""
@@ -82,13 +94,13 @@ class Span(Model):
 
 
 class Trace(Model):
-    """All tasks of one trace, as far as they are known."""
+    """All tasks and messages of one trace, as far as they are known."""
 
     trace_id: str
     spans: tuple[Span, ...]
-    """Task after task, in the order in which they were accepted; each before its parts."""
+    """Task after task, then message after message, in the order in which they were accepted; each before its parts."""
     left_out: int = 0
-    """How many more tasks belong to it."""
+    """How many more tasks and messages belong to it."""
 
 
 def as_tree(spans: Sequence[Span]) -> list[tuple[int, Span]]:

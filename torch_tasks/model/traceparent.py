@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
+
+from pydantic import BeforeValidator
 
 HEADER = "traceparent"
 """The header of a message, and in lower case the variable of an environment, in which it travels."""
@@ -44,6 +46,10 @@ class TraceParent(NamedTuple):
         """For what happens within this task."""
         return type(self)(self.trace_id, span_id(task_id))
 
+    def under_message(self, message_id: str) -> Self:
+        """For what a message leads to."""
+        return type(self)(self.trace_id, message_span(message_id))
+
     @property
     def parent(self) -> str | None:
         """The span above; None if there is none."""
@@ -53,9 +59,24 @@ class TraceParent(NamedTuple):
         return f"00-{self.trace_id}-{self.span_id}-01"
 
 
+def place_in_trace(text: object) -> str | None:
+    """What was written so, in the one form in which it is kept; None if it is nothing of the kind."""
+    found = TraceParent.read(text)
+    return str(found) if found else None
+
+
+PlaceInTrace = Annotated[str | None, BeforeValidator(place_in_trace)]
+"""A field for a ``traceparent``: what is none is dropped, whoever wrote it."""
+
+
 def span_id(*parts: object) -> str:
     """The id of a task's span: the task's id, then what tells the span from its others."""
     return _hex(8, "span", *parts)
+
+
+def message_span(message_id: str) -> str:
+    """The id of a message's span; a task may have the same id as a message."""
+    return span_id("message", message_id)
 
 
 def _no_span(trace_id: str) -> str:

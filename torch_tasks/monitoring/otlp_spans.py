@@ -1,4 +1,4 @@
-"""A task's spans as a collector of OpenTelemetry's takes them: by OTLP over HTTP, in its JSON.
+"""The spans of tasks and messages as a collector of OpenTelemetry's takes them: by OTLP over HTTP, in its JSON.
 
 This is written without OpenTelemetry's SDK: redis-py would load that in every process in which it is installed. What
 was asked and answered is not sent.
@@ -6,7 +6,7 @@ was asked and answered is not sent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any
@@ -21,7 +21,9 @@ from torch_tasks.redaction import redacted
 _SECONDS = 10.0
 """How long the collector may take."""
 _LONGEST_NOTE = 200
-_INTERNAL, _CONSUMER = 1, 5
+Facts = dict[str, str | int | None]
+_INTERNAL, _PRODUCER, _CONSUMER = 1, 4, 5
+_KINDS = {SpanKind.TASK: _CONSUMER, SpanKind.MESSAGE: _PRODUCER}
 _OK, _ERROR = 1, 2
 
 
@@ -51,30 +53,38 @@ class SpanCollector:
 
 def otlp_message(record: TaskRecord, spans: Sequence[Span], node: str) -> dict[str, Any]:
     """The spans of a task that has ended, as this node sends them."""
+    trace_id, last = TraceParent.of(record.trace, record.spec.id).trace_id, _last_attempt(spans)
+    return _message((_written(trace_id, span, _facts(record, span, is_last=span.id == last)) for span in spans), node)
+
+
+def otlp_message_of_others(trace_id: str, spans: Sequence[Span], node: str) -> dict[str, Any]:
+    """The spans of messages, and of fires of check-ins, as this node sends them."""
+    return _message((_written(trace_id, span, _facts_of_others(span)) for span in spans), node)
+
+
+def _message(written: Iterable[dict[str, Any]], node: str) -> dict[str, Any]:
     resource = {"attributes": _attributes({"service.name": names.SERVICE, "service.instance.id": node})}
     scope = {"name": "torch_tasks", "version": version("torch-tasks")}
-    written = [_written(record, span, is_last=span.id == _last_attempt(spans)) for span in spans]
-    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": written}]}]}
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": list(written)}]}]}
 
 
 def _last_attempt(spans: Sequence[Span]) -> str | None:
     return next((span.id for span in reversed(spans) if span.kind is SpanKind.ATTEMPT), None)
 
 
-def _written(record: TaskRecord, span: Span, *, is_last: bool) -> dict[str, Any]:
-    trace_id = TraceParent.of(record.trace, record.spec.id).trace_id
+def _written(trace_id: str, span: Span, facts: Facts) -> dict[str, Any]:
     return {
         "traceId": trace_id,
         "spanId": span.id,
         **({"parentSpanId": span.parent} if span.parent else {}),
         "name": _name(span),
-        "kind": _CONSUMER if span.kind is SpanKind.TASK else _INTERNAL,
+        "kind": _KINDS.get(span.kind, _INTERNAL),
         "startTimeUnixNano": _nanoseconds(span.begin),
         "endTimeUnixNano": _nanoseconds(span.end or span.begin),
-        "attributes": _attributes(_facts(record, span, is_last=is_last)),
+        "attributes": _attributes(facts),
         "events": [{"timeUnixNano": _nanoseconds(event.at), "name": event.name} for event in span.events],
         "links": [
-            {"traceId": trace_id, "spanId": link.id, "attributes": _attributes({names.LINK: link.why})}
+            {"traceId": link.trace_id or trace_id, "spanId": link.id, "attributes": _attributes({names.LINK: link.why})}
             for link in span.links
         ],
         "status": _status(span),
@@ -87,6 +97,10 @@ def _name(span: Span) -> str:
             return names.TASK
         case SpanKind.ATTEMPT:
             return f"{names.INVOKE_AGENT} {span.agent}"
+        case SpanKind.MESSAGE:
+            return names.MESSAGE
+        case SpanKind.CHECKIN:
+            return names.CHECKIN
     return span.name
 
 
@@ -96,9 +110,22 @@ def _status(span: Span) -> dict[str, Any]:
     return {"code": _OK} if span.outcome == "succeeded" else {}
 
 
-def _facts(record: TaskRecord, span: Span, *, is_last: bool) -> dict[str, str | int | None]:
+def _facts_of_others(span: Span) -> Facts:
+    of_message = span.kind is SpanKind.MESSAGE
+    return {
+        names.MESSAGE: span.message_id or None,
+        names.CHECKIN: span.checkin_id or None,
+        names.MESSAGE_KIND: span.name if of_message else None,
+        names.SENDER: span.sender,
+        names.AGENT: span.agent,
+        names.OUTCOME: span.outcome or None,
+        names.ERROR: span.outcome if span.failed else None,
+    }
+
+
+def _facts(record: TaskRecord, span: Span, *, is_last: bool) -> Facts:
     result = record.result
-    found: dict[str, str | int | None] = {
+    found: Facts = {
         names.TASK: span.task_id,
         names.AGENT: span.agent,
         names.NODE: span.node,
@@ -117,7 +144,7 @@ def _facts(record: TaskRecord, span: Span, *, is_last: bool) -> dict[str, str | 
     return found
 
 
-def _attributes(values: dict[str, str | int | None]) -> list[dict[str, Any]]:
+def _attributes(values: Facts) -> list[dict[str, Any]]:
     return [
         {"key": key, "value": {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}}
         for key, value in values.items()

@@ -18,6 +18,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import At, Busy, CheckinRecord, Cron, Every, Fire, Misfire, PaneTarget
 from torch_tasks.model.fields import AgentId, JsonObject, Role, TaskId, Text, readable
 from torch_tasks.model.task import Permissions
+from torch_tasks.model.traceparent import PlaceInTrace
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, operation
 from torch_tasks.security.rights import EVERYBODY, Right, Subject
 
@@ -68,6 +69,9 @@ class CheckinOptions(CheckinRequest):
     jitter: float | None = Field(None, ge=0, le=86400, allow_inf_nan=False, description="Up to so many seconds later.")
     ends: str | None = Field(None, description="The last moment at which it may fire.")
     max_runs: int | None = Field(None, gt=0, description="End it after this many times.")
+    traceparent: PlaceInTrace = Field(
+        None, description="The caller's span, as the W3C writes it: each fire is linked with it."
+    )
 
     @property
     def receiver(self) -> dict[str, Any]:
@@ -78,6 +82,8 @@ class CheckinOptions(CheckinRequest):
         named = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
         if self.ends:
             named["ends"] = times.moment(self.ends, fleet().checkins.now(), own=self._own)[0]
+        if place := self.traceparent or caller().span:
+            named["traceparent"] = place
         return named
 
     def timed(self, text: str, form: TimeForm | None = None) -> times.Timed:

@@ -12,6 +12,7 @@ from torch_tasks.communication.messenger import Messenger
 from torch_tasks.errors import InvalidMessage, MessageNotFound, NotInPane
 from torch_tasks.model.fields import AgentId, Model, Role, Seconds, Skill, TaskId, Text, not_blank, readable
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
+from torch_tasks.model.traceparent import PlaceInTrace
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, Request, WaitSeconds, operation
 from torch_tasks.security.rights import EVERYBODY, Right, Subject
 from torch_tasks.state_folder import LAST_MESSAGE
@@ -52,11 +53,15 @@ class Letter(MailRequest):
         default_factory=lambda: uuid.uuid4().hex, description="Sending the same id twice sends one message."
     )
     sender: AgentId | None = Field(None, description="In whose name (default: the caller's).")
+    traceparent: PlaceInTrace = Field(
+        None, description="The caller's span, as the W3C writes it: the message is drawn under it."
+    )
 
     def how(self) -> dict[str, Any]:
-        """The fields of the message itself."""
+        """The fields of the message itself; one without a span is sent under what its agent works on."""
         names = {"when", "priority", "kind", "correlation_id", "reply_to", "expires", "id"}
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        named = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {**named, "traceparent": self.traceparent or caller().span}
 
 
 class Send(Letter):
@@ -153,7 +158,13 @@ def of_message(asked: OfMessage) -> Subject:
         message = Messenger().record(asked.message_id).message
     except MessageNotFound:
         return Subject()
-    return Subject() if who.name in (message.sender, message.target, message.via) else Subject(party=message.target)
+    return subject_of(message)
+
+
+def subject_of(message: Message) -> Subject:
+    """Whose a message is, for the caller."""
+    is_own = caller().name in (message.sender, message.target, message.via)
+    return Subject() if is_own else Subject(party=message.target)
 
 
 @operation("message.send", Right.SEND, access=Access.WRITE, about=_as_sender, needs_broker=False)

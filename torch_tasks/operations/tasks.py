@@ -14,13 +14,16 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.board import Board, BoardFilter, BoardPlace, PlaceText
 from torch_tasks.model.fields import Model, Skill, TaskId, Text
 from torch_tasks.model.handover import Handover
+from torch_tasks.model.message import Message
 from torch_tasks.model.routing import Prospects
 from torch_tasks.model.task import HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
 from torch_tasks.model.task_diff import TaskDiff
 from torch_tasks.model.task_graph import TaskGraph
-from torch_tasks.model.trace import Span, Trace, spans_of
-from torch_tasks.model.traceparent import HEADER, TraceParent
+from torch_tasks.model.trace import Trace
+from torch_tasks.model.traceparent import HEADER, PlaceInTrace
 from torch_tasks.monitoring.task_diffs import changes_of_task
+from torch_tasks.monitoring.traces import TraceReader
+from torch_tasks.operations.messages import subject_of
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, News, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration import assignment
 from torch_tasks.orchestration.assignment import Assignment, AssignmentStatus
@@ -49,7 +52,7 @@ class Enqueue(TaskSpec, Request):
 
     agent_kind: Skill | None = Field(None, description="Only an agent of this kind: claude, codex, shell, …")
     spool: bool = Field(False, description="While the broker is away, keep the task on this machine's disk.")
-    traceparent: str | None = TRACEPARENT
+    traceparent: PlaceInTrace = TRACEPARENT
 
     @property
     def spec(self) -> TaskSpec:
@@ -63,7 +66,7 @@ class EnqueueAll(Request):
 
     tasks: tuple[TaskSpec, ...]
     spool: bool = Field(False, description="While the broker is away, keep the tasks on this machine's disk.")
-    traceparent: str | None = TRACEPARENT
+    traceparent: PlaceInTrace = TRACEPARENT
 
 
 class AcceptedTask(Model):
@@ -112,7 +115,7 @@ def enqueue_all(asked: EnqueueAll) -> list[AcceptedTask]:
 
 
 def _headers(traceparent: str | None) -> dict[str, str]:
-    return {HEADER: traceparent} if TraceParent.read(traceparent) and traceparent else {}
+    return {HEADER: traceparent} if traceparent else {}
 
 
 def _settle(spool: bool) -> None:
@@ -178,23 +181,11 @@ def history(asked: OfTask) -> list[HistoryEntry]:
     return fleet().records.history(asked.task_id)
 
 
-MOST_TRACED = 100
-"""Of so many tasks a trace is drawn, the asked one and those that were accepted first."""
-
-
 @operation("task.trace", Right.LOOK, about=_of_task)
 def trace(asked: OfTask) -> Trace:
-    """What became of a task, and of all that belong to its trace, as spans of time: waits, attempts, their phases."""
-    record = requests.record_of(asked.task_id)
-    trace_id = TraceParent.of(record.trace, asked.task_id).trace_id
-    ids = [one for one in fleet().records.together(trace_id) if one == asked.task_id or _may_see(one)]
-    shown = [asked.task_id, *(one for one in ids if one != asked.task_id)][:MOST_TRACED]
-    records = sorted(filter(None, fleet().records.find_all(shown)), key=lambda one: (one.created_at, one.spec.id))
-    histories = [fleet().records.history(one.spec.id) for one in records]
-    spans: list[Span] = []
-    for one, history in zip(records, histories, strict=True):
-        spans += spans_of(one, history)
-    return Trace(trace_id=trace_id, spans=tuple(spans), left_out=len({*ids, asked.task_id}) - len(shown))
+    """What became of a task, and of all tasks and messages of its trace, as spans of time: waits, attempts, phases."""
+    reader = TraceReader(fleet(), _may_see, _may_see_message)
+    return reader.around(requests.record_of(asked.task_id))
 
 
 @operation("task.graph", Right.LOOK, about=_of_task)
@@ -212,6 +203,10 @@ def diff(asked: OfTask) -> TaskDiff:
 
 def _may_see(task_id: str) -> bool:
     return decide(caller(), Right.LOOK, Subject(task=task_id)).allowed
+
+
+def _may_see_message(message: Message) -> bool:
+    return decide(caller(), Right.READ, subject_of(message)).allowed
 
 
 class ListTasks(Request):

@@ -90,12 +90,13 @@ local function remove()
   return 1
 end
 
--- Note the outcome of a slot.
--- KEYS: entry, slots, lines, due, changes
--- ARGV: id, slot, line, at_once
+-- Note the outcome of a slot; with begun, what its trace began with.
+-- KEYS: entry, slots, lines, due, changes, began
+-- ARGV: id, slot, line, at_once, begun, keep_seconds
 local function fire()
   if is_gone(redis.call('HGET', KEY.entry, 'state')) then return 0 end
   note(KEY.entry, KEY.slots, KEY.lines, ARG.slot, ARG.line)
+  if ARG.begun ~= '' then redis.call('SET', KEY.began, ARG.begun, 'EX', ARG.keep_seconds) end
   redis.call('HINCRBY', KEY.entry, 'revision', 1)
   if ARG.at_once == '1' then redis.call('ZADD', KEY.due, now, ARG.id .. '@' .. ARG.slot) end
   local left = redis.call('TTL', KEY.entry)

@@ -20,6 +20,8 @@ from torch_tasks.model.checkin import (
     CheckinState,
     Fire,
     SlotOutcome,
+    derived_id,
+    fire_span,
     milliseconds,
     moment_of,
 )
@@ -196,8 +198,31 @@ class CheckinRecords:
 
     def note(self, fire: Fire, *, at_once: bool = False) -> bool:
         """Note the outcome of a slot, which is fired ``at_once`` if asked; false if the check-in is gone."""
-        what = {"id": fire.checkin_id, "slot": milliseconds(fire.slot), "line": line_of(fire)}
-        return bool(SCRIPTS["fire"](self._client, **places_of(fire.checkin_id), **what, at_once=at_once))
+        slot = milliseconds(fire.slot)
+        begins = fire.outcome is SlotOutcome.SENT
+        return bool(
+            SCRIPTS["fire"](
+                self._client,
+                **places_of(fire.checkin_id),
+                began=keys.checkin_trace(fire_span(derived_id(fire.checkin_id, fire.slot)).trace_id),
+                id=fire.checkin_id,
+                slot=slot,
+                line=line_of(fire),
+                at_once=at_once,
+                begun=f"{fire.checkin_id} {slot}" if begins else "",
+                keep_seconds=self._keep_seconds,
+            )
+        )
+
+    def beginning_of(self, trace_id: str) -> tuple[Checkin, Fire] | None:
+        """The check-in and its fire that a trace began with, if it began so and both are still known."""
+        begun = str(self._client.get(keys.checkin_trace(trace_id)) or "")
+        checkin_id, _, slot = begun.rpartition(" ")
+        if not checkin_id:
+            return None
+        (record,) = self._read([checkin_id])
+        fire = self.fire(checkin_id, moment_of(number(slot)))
+        return (record.checkin, fire) if record and fire else None
 
     def fire(self, checkin_id: str, slot: datetime) -> Fire | None:
         line = self._client.hget(keys.checkin_history(checkin_id)[1], str(milliseconds(slot)))

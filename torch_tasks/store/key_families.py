@@ -98,6 +98,8 @@ _BEGINNINGS: dict[str, Fate] = {
     _before(keys.task_record(_ANY)): _K,
     _before(keys.task_history(_ANY)): _K,
     _before(keys.task_trace(_ANY)): _K,
+    _before(keys.message_trace(_ANY)): _K,
+    _before(keys.checkin_trace(_ANY)): _K,
     _before(keys.bell(_ANY)): _E,
     _before(keys.task_diff(_ANY)): _E,
     _before(keys.screen(_ANY)): _E,

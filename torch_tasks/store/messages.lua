@@ -39,8 +39,17 @@ local function is_too_fast(limit)
   return true
 end
 
+-- Note a message of a trace with the others of it.
+local function note_in_trace()
+  for _, together_key in ipairs(KEY.together) do
+    redis.call('ZADD', together_key, now_us, ARG.id)
+    redis.call('ZREMRANGEBYSCORE', together_key, '-inf', now_us - tonumber(ARG.keep_seconds) * 1000000)
+    redis.call('EXPIRE', together_key, ARG.keep_seconds)
+  end
+end
+
 -- Put a message into its receiver's inbox, once.
--- KEYS: record, notices, inbox, other_inbox, *indexes, exchanges, answered, channel, last_status, sent_lately
+-- KEYS: record, notices, inbox, other_inbox, *indexes, *together, exchanges, answered, channel, last_status, sent_lately
 -- ARGV: id, message, sender, limit, unread_limit, minute_limit, keep_seconds, expires_ms, answer, status_of
 -- The last two limits are the sender's; with 0 it has none.
 -- Returns 'accepted', 'known' with its state, or 'full', 'unread' or 'fast' with how many there are.
@@ -60,6 +69,7 @@ local function send()
     redis.call('ZADD', KEY.indexes[i], now_us, ARG.id)
     redis.call('ZREMRANGEBYSCORE', KEY.indexes[i], '-inf', now_us - tonumber(ARG.keep_seconds) * 1000000)
   end
+  note_in_trace()
   redis.call('INCR', KEY.exchanges)
   redis.call('EXPIRE', KEY.exchanges, ARG.keep_seconds)
   redis.call('PUBLISH', KEY.channel, ARG.message)
@@ -97,7 +107,7 @@ local function leave_inbox(number)
 end
 
 -- Note the outcome of a message, and remove it from its inbox.
--- KEYS: record, notices, inbox, incarnations, *indexes
+-- KEYS: record, notices, inbox, incarnations, *indexes, *together
 -- ARGV: agent, incarnation, number, state, note, keep_seconds, id, message, transport, delivered_ms
 -- The number is that of its entry in the inbox; delivered_ms is how long ago it was delivered, if it was.
 -- Returns the state, or 'stale' if the agent has a later incarnation.
@@ -110,7 +120,9 @@ local function settle()
   if not former then
     redis.call('HSET', KEY.record, 'accepted_at', now)
     for i = 1, #KEY.indexes do redis.call('ZADD', KEY.indexes[i], now_us, ARG.id) end
+    note_in_trace()
   end
+  if former ~= 'acknowledged' then redis.call('HSET', KEY.record, 'settled_at', now) end
   if ARG.delivered_ms ~= '' then
     redis.call('HSET', KEY.record, 'delivered_at', now - tonumber(ARG.delivered_ms), 'acknowledged_at', now)
   end
@@ -126,7 +138,7 @@ end
 -- ARGV: id, note, keep_seconds
 local function withdraw()
   if get('state') ~= 'accepted' then return 0 end
-  redis.call('HSET', KEY.record, 'note', ARG.note)
+  redis.call('HSET', KEY.record, 'note', ARG.note, 'settled_at', now)
   redis.call('EXPIRE', KEY.record, ARG.keep_seconds)
   for _, entry in ipairs(redis.call('XRANGE', KEY.inbox, '-', '+')) do
     if entry[2][2] == ARG.id then leave_inbox(entry[1]) end
@@ -144,7 +156,7 @@ local function replay()
   if not state then return 'missing' end
   if not TRANSITIONS[state] or not TRANSITIONS[state].accepted then return state end
   redis.call('HSET', KEY.record, 'accepted_at', now, 'note', 'replayed', 'tries', 0)
-  redis.call('HDEL', KEY.record, 'expires_at')
+  redis.call('HDEL', KEY.record, 'expires_at', 'settled_at')
   redis.call('PERSIST', KEY.record)
   redis.call('XADD', KEY.inbox, '*', 'id', ARG.id)
   enter('accepted')

@@ -22,6 +22,7 @@ from torch_tasks.errors import BrokerForgot, InboxFull, MessageNotFound, SenderL
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.message import TRANSITIONS, Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
 from torch_tasks.model.reader import read_object, unreadable_if_wrong
+from torch_tasks.model.traceparent import TraceParent
 from torch_tasks.settings import Settings
 from torch_tasks.store.ids import ids_beginning, near_ids
 from torch_tasks.store.message_audit import Audit, AuditKind
@@ -56,7 +57,7 @@ _UNKNOWN_SECONDS = 10.0
 _AT_ONCE = 32
 _ID_LENGTH = 128
 _ANSWERS = (MessageKind.REPLY, MessageKind.ACK)
-_MOMENTS = ("accepted_at", "staged_at", "delivered_at", "acknowledged_at", "read_at", "expires_at")
+_MOMENTS = ("accepted_at", "staged_at", "delivered_at", "acknowledged_at", "read_at", "settled_at", "expires_at")
 
 
 _TOO_MANY: dict[str, tuple[type[InboxFull], str]] = {
@@ -108,6 +109,7 @@ class Inboxes:
             inbox=own,
             other_inbox=other,
             indexes=(*self._indexes(message), keys.published(channel_of(role))),
+            together=_together(message),
             exchanges=keys.exchanges(message.correlation_id),
             answered=keys.message(message.reply_to or message.id),
             channel=channel_of(role),
@@ -228,6 +230,7 @@ class Inboxes:
             inbox=entry.inbox if entry else keys.inbox(message.target, message.priority),
             incarnations=keys.AGENT_INCARNATION,
             indexes=self._indexes(message),
+            together=_together(message),
             agent=message.target,
             incarnation=by.incarnation if by else None,
             number=entry.number if entry else None,
@@ -284,6 +287,10 @@ class Inboxes:
         except Unreadable as error:
             self._refused.note(keys.message(message_id), "", json.dumps(fields), str(error))
             return None
+
+    def together(self, trace_id: str) -> list[str]:
+        """The messages of a trace, in the order in which they were accepted."""
+        return [str(one) for one in self._client.zrange(keys.message_trace(trace_id), 0, -1)]
 
     def _not_found(self, message_id: str) -> MessageNotFound:
         near = near_ids(self._client, keys.MESSAGES, message_id)
@@ -370,6 +377,12 @@ class Inboxes:
 
     def _indexes(self, message: Message) -> tuple[str, str, str]:
         return keys.MESSAGES, keys.conversation(message.sender), keys.conversation(message.target)
+
+
+def _together(message: Message) -> tuple[str, ...]:
+    """Where the messages of its trace are noted, if it has one."""
+    place = TraceParent.read(message.traceparent)
+    return (keys.message_trace(place.trace_id),) if place else ()
 
 
 def _places(message: Message) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from torch_tasks.caller import CallerKind, caller
 from torch_tasks.errors import BadSignature, SignatureRefused
 from torch_tasks.model.checkin import Checkin
@@ -15,12 +13,12 @@ from torch_tasks.signing.signature import Purpose
 def signed_checkin(checkin: Checkin) -> Checkin:
     """The check-in with the signature of who asks for it; a node signs for others."""
     by = None if checkin.sender == caller().name else CallerKind.NODE
-    return checkin.model_copy(update={"signature": seal(Purpose.CHECKIN, _signed_text(checkin), None, by=by)})
+    return checkin.model_copy(update={"signature": seal(Purpose.CHECKIN, checkin.signed_text(), None, by=by)})
 
 
 def require_signed_checkin(checkin: Checkin) -> None:
     """Raise :class:`SignatureRefused` unless it is as it was signed, by one who may speak for who asked for it."""
-    found = checked(checkin.signature, Purpose.CHECKIN, _signed_text(checkin))
+    found = checked(checkin.signature, Purpose.CHECKIN, checkin.signed_text())
     if found is None or found.signer.kind is CallerKind.NODE:
         return
     asked_by = checkin.asked_by and checkin.asked_by.model_copy(update={"node": None})
@@ -36,7 +34,3 @@ def why_not_fired(checkin: Checkin) -> str:
         return ""
     except SignatureRefused as error:
         return f"check-in {checkin.id} is refused: {error}; look at it, remove it and add it again"
-
-
-def _signed_text(checkin: Checkin) -> str:
-    return json.dumps(checkin.model_dump(mode="json", exclude={"signature"}), sort_keys=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from torch_tasks.app import RUN, app
+from torch_tasks.app import CHECKIN, RUN, app
 from torch_tasks.caller import caller, own_desk
 from torch_tasks.errors import BrokerAway
 from torch_tasks.fleet import fleet
-from torch_tasks.model.traceparent import HEADER, TraceParent
+from torch_tasks.model.traceparent import HEADER, TraceParent, place_in_trace
 from torch_tasks.system.surrounding_span import surrounding_span
 
 
@@ -18,9 +18,9 @@ def carry(headers: dict[str, Any]) -> None:
 
     What nothing surrounds begins a trace, one for all tasks of a canvas.
     """
-    if not TraceParent.read(headers.get(HEADER)):
-        first = str(headers.get("root_id") or headers.get("id"))
-        headers[HEADER] = str(_of_running_task() or _of_agent() or surrounding_span() or TraceParent.new(first))
+    named = place_in_trace(headers.get(HEADER))
+    first = str(headers.get("root_id") or headers.get("id"))
+    headers[HEADER] = str(named or _of_running_task() or _of_agent() or surrounding_span() or TraceParent.new(first))
 
 
 def _of_running_task() -> TraceParent | None:
@@ -30,13 +30,17 @@ def _of_running_task() -> TraceParent | None:
         return None
     request = task.request
     known = TraceParent.of(request.get(HEADER), str(request.root_id or request.id))
-    return known.under(str(request.id)) if task.name == RUN else known
+    return known.under(str(request.id)) if task.name in (RUN, CHECKIN) else known
 
 
 def _of_agent() -> TraceParent | None:
-    """The task that the agent works on who sends this."""
+    """The task or message that the agent works on who sends this."""
     asker = caller()
-    if own_desk() or not asker.agent or not (task_id := asker.task):
+    if own_desk() or not asker.agent:
+        return None
+    if place := TraceParent.read(asker.span):
+        return place
+    if not (task_id := asker.task):
         return None
     with suppress(BrokerAway):
         return fleet().records.place_in_trace(task_id)

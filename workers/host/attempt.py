@@ -20,7 +20,7 @@ from torch_tasks.model.task import Evidence, Fact, Failure, FailureKind, TaskRes
 from torch_tasks.store.task_outcomes import Ownership
 from torch_tasks.system.files import usable, write_private
 from torch_tasks.tasks.requests import ANSWERED, NOT_TAKEN
-from torch_tasks.workers.folders import AttemptFolder, CurrentAttempt
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.host.attempt_end import (
     STANDSTILL_LINES,
     AttemptEnd,
@@ -142,8 +142,7 @@ class Attempt:
                 return refusal
             agent.guard.begin(folder)
             tag = self._delivery and self._delivery.tag
-            current = CurrentAttempt(task_id=self._spec.id, attempt=folder.attempt, begun_at=now(), delivery=tag)
-            agent.presence.remember(current=current)
+            agent.presence.remember(current=folder.begun_now(tag))
             self._kind.begin(self._terminal.pane, folder, self._spec, self._variables())
         return None
 

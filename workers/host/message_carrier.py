@@ -23,7 +23,7 @@ from torch_tasks.model import metrics
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message, MessageKind, MessageState
-from torch_tasks.state_folder import LAST_MESSAGE
+from torch_tasks.state_folder import LAST_MESSAGE, MESSAGE_SPAN
 from torch_tasks.store.messages import InboxEntry, Inboxes
 from torch_tasks.system.loops import Loop
 from torch_tasks.system.tally import tally
@@ -81,6 +81,7 @@ class MessageCarrier:
         self._pane_lock = pane_lock
         self._folder = agent.presence.folder / "messages"
         self._last_file = agent.presence.folder / LAST_MESSAGE
+        self._span_file = agent.presence.folder / MESSAGE_SPAN
         self._queue = MessageQueue()
         self._unreported: dict[str, MessageFolder] = {}
         #: The message that the program works on since it took it.
@@ -101,7 +102,7 @@ class MessageCarrier:
         for folder in undelivered(self._folder):
             self._queue.add(folder, None)
         self._unreported = {folder.message.id: folder for folder in unreported(self._folder)}
-        self._answering = self._unanswered()
+        self._work_on(self._unanswered())
         self._fetching.start()
         self._delivering.start()
 
@@ -282,8 +283,17 @@ class MessageCarrier:
         kind, presence = self._agent.kind, self._agent.presence
         if is_alone and kind.is_conversational:
             CutOffMessage(self._agent, folder).note_taken()
-        self._answering, self._taken_at = (folder if kind.is_conversational else None), time.monotonic()
+        self._work_on(folder if kind.is_conversational else None)
+        self._taken_at = time.monotonic()
         presence.show(kind.read(self._agent.terminal.pane).state, task=presence.info.current_task)
+
+    def _work_on(self, folder: MessageFolder | None) -> None:
+        """Note that the program works on a message, or on none; what it does meanwhile is of the message's trace."""
+        self._answering = folder
+        if folder and folder.message.span:
+            self._span_file.write_text(folder.message.span)
+        else:
+            self._span_file.unlink(missing_ok=True)
 
     def _is_pane_taken(self, submission: Submission) -> bool:
         """Something else got into the pane first, and nothing of the message is there."""
@@ -337,7 +347,7 @@ class MessageCarrier:
         # The screen may show for a moment longer that it works.
         if (answer is None and just_taken) or not kind.is_free(self._agent.terminal.pane):
             return
-        self._answering = None
+        self._work_on(None)
         folder.note_over()
         self._permissions.look(folder)
 
@@ -371,11 +381,11 @@ class MessageCarrier:
         else:
             if folder.message.kind is MessageKind.QUESTION:
                 self._reply(folder.message, answer)
-            self._answering = None
+            self._work_on(None)
             folder.note_over()
 
     def _give_up(self, folder: MessageFolder) -> None:
-        self._answering = None
+        self._work_on(None)
         folder.note_over()
         if folder.message.kind is MessageKind.QUESTION:
             self._reply(folder.message, _UNKNOWN.format(agent=self._agent_id))

@@ -13,7 +13,7 @@ from torch_tasks.caller import DESK_VARIABLE
 from torch_tasks.link.desk import PATIENCE_VARIABLE
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.telemetry_names import RESOURCE_ATTRIBUTES, resource_attributes
-from torch_tasks.model.traceparent import HEADER, TraceParent
+from torch_tasks.model.traceparent import HEADER
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import DESK, UNPACKED
 from torch_tasks.system.environment import USUAL, allowed
@@ -45,11 +45,10 @@ def pane_environment(kind: AgentKind, info: AgentInfo, folder: Path, settings: S
 
 def task_environment(task_id: str, info: AgentInfo, folder: AttemptFolder) -> dict[str, str]:
     """What a task's own processes get beside that: its check, and the scripts that a shell runs for it."""
-    place = TraceParent.of((folder.kept_account or {}).get("trace"), task_id)
     return {
         "TORCH_TASK_ID": task_id,
         "TORCH_INCARNATION": str(info.incarnation),
         "TORCH_CONTEXT": str(folder.context),
-        HEADER.upper(): str(place.under(task_id)),
+        HEADER.upper(): folder.span,
         RESOURCE_ATTRIBUTES: resource_attributes(info, task_id),
     }

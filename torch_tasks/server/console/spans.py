@@ -9,7 +9,7 @@ from datetime import datetime
 from torch_tasks.model.trace import Span, SpanKind, Trace, as_tree
 
 _NARROWEST = 0.4
-_WIDE = frozenset({SpanKind.TASK, SpanKind.ATTEMPT})
+_WIDE = frozenset({SpanKind.TASK, SpanKind.ATTEMPT, SpanKind.MESSAGE})
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,10 @@ class SpanBar:
 
     @property
     def name(self) -> str:
-        return f"{self.span.name}: {self.span.agent}" if self.span.kind is SpanKind.ATTEMPT else self.span.name
+        span = self.span
+        if span.kind is SpanKind.MESSAGE:
+            return f"{span.name}: {span.sender} to {span.agent}"
+        return f"{span.name}: {span.agent}" if span.kind is SpanKind.ATTEMPT else span.name
 
     @property
     def kind(self) -> str:
