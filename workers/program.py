@@ -26,6 +26,7 @@ from torch_tasks.system.files import ring_all
 from torch_tasks.system.loading import loading
 from torch_tasks.system.log_records import log_as
 from torch_tasks.system.loops import in_background
+from torch_tasks.system.own_log import begin_log_early
 from torch_tasks.workers.host.agent_worker import host_agent
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 
@@ -47,6 +48,7 @@ class Program(Worker):
         kept_agents: tuple[str, ...] = (),
         **options: Any,
     ) -> None:
+        begin_log_early(settings())
         agent = AGENT_OPTIONS.take(options)
         options.update(without_gossip=True, without_mingle=True)
         options["heartbeat_interval"] = options.get("heartbeat_interval") or settings().events_heartbeat_seconds

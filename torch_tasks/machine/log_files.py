@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from torch_tasks.system.own_log import put_aside
+from torch_tasks.system.log_files_aside import put_aside
 from torch_tasks.visible_text import escaped, hanging
 
 _AGENT = "agent-"

@@ -43,6 +43,7 @@ from torch_tasks.redaction import protect, protect_files
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import TMUX, require_short
 from torch_tasks.system.files import exclusive, make_folder, write_private
+from torch_tasks.system.log_files_aside import end_of_log
 from torch_tasks.system.loops import backoff
 from torch_tasks.system.processes import Processes, Running, await_ready, end_all, processes_of, programs_in
 
@@ -114,12 +115,12 @@ class Stack:
 
     def last_words(self, agent_id: str) -> str:
         """The end of the log of the agent's worker, from its last error on."""
-        with suppress(OSError), (self.settings.state.logs / f"{agent_worker_name(agent_id)}.log").open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            last_error = log.read().decode(errors="replace").rpartition("Error: ")[2]
-            words = " ".join(last_error.split())
-            return words if len(words) <= 2 * _WORDS else f"{words[:_WORDS]} … {words[-_WORDS:]}"
-        return "its worker has not started yet"
+        log = self.settings.state.logs / f"{agent_worker_name(agent_id)}.log"
+        if not log.exists():
+            return "its worker has not started yet"
+        last_error = end_of_log(log, _TAIL_BYTES).decode(errors="replace").rpartition("Error: ")[2]
+        words = " ".join(last_error.split())
+        return words if len(words) <= 2 * _WORDS else f"{words[:_WORDS]} … {words[-_WORDS:]}"
 
     def start_flower(self) -> Running:
         """Start Flower on loopback, behind its password."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from torch_tasks.settings import Settings
 from torch_tasks.system.files import exclusive
+from torch_tasks.system.log_files_aside import numbered, put_aside
 from torch_tasks.system.log_records import log_as
 from torch_tasks.system.terminal import make_log_visible
 
@@ -35,6 +35,15 @@ def begin_log(logger: logging.Logger, settings: Settings, process: str | None = 
     own = LogFile.of_output(settings)
     if own and not any(isinstance(handler, LogTurner) for handler in logger.handlers):
         logger.addHandler(LogTurner(own))
+
+
+def begin_log_early(settings: Settings) -> None:
+    """Have this process log so already before Celery sets its own handlers up, which take the place of this one."""
+    root = logging.getLogger()
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(FOR_PEOPLE))
+    root.addHandler(handler)
+    begin_log(root, settings)
 
 
 class LogFile:
@@ -74,9 +83,9 @@ class LogFile:
             if number >= self._kept:
                 older[number].unlink(missing_ok=True)
             else:
-                older[number].rename(_numbered(self.path, number + 1))
+                older[number].rename(numbered(self.path, number + 1))
         if self._kept:
-            self.path.rename(_numbered(self.path, 1))
+            self.path.rename(numbered(self.path, 1))
         else:
             self.path.unlink()
 
@@ -110,15 +119,3 @@ class LogTurner(logging.Handler):
                     os.dup2(new, output)
         finally:
             os.close(new)
-
-
-def put_aside(path: Path) -> Iterator[tuple[int, Path]]:
-    """What was put aside of a log, and under which number: the latest has the number 1."""
-    for file in path.parent.glob(f"{path.name}.*"):
-        number = file.name.removeprefix(f"{path.name}.")
-        if number.isdecimal():
-            yield int(number), file
-
-
-def _numbered(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.name}.{number}")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.errors import ProcessNotStarted, TorchError
 from torch_tasks.system.files import make_folder, usable, write_private
+from torch_tasks.system.log_files_aside import end_of_log
 from torch_tasks.system.marks import take_off_mark, unmarked_environment
 
 POLL_SECONDS = 0.02
@@ -64,12 +65,8 @@ class Running(BaseModel):
         return None
 
     def last_words(self) -> str:
-        with suppress(FileNotFoundError), self.log.open("rb") as log:
-            size = log.seek(0, os.SEEK_END)
-            start = self.log_start if os.fstat(log.fileno()).st_ino == self.log_inode else 0
-            log.seek(max(start, size - TAIL_BYTES))
-            return "\n".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
-        return ""
+        said = end_of_log(self.log, TAIL_BYTES, (self.log_inode, self.log_start))
+        return "\n".join(said.decode(errors="replace").splitlines()[-TAIL_LINES:])
 
 
 class Processes:

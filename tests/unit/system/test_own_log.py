@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +19,8 @@ from waiting import until
 from torch_tasks.machine.log_files import LogFiles
 from torch_tasks.settings import Settings
 from torch_tasks.system import own_log
-from torch_tasks.system.own_log import LogFile, begin_log, put_aside
+from torch_tasks.system.log_files_aside import end_of_log, put_aside
+from torch_tasks.system.own_log import LogFile, begin_log
 
 LINE = "[2026-11-29 12:00:00,000: INFO] "
 THREADS, EACH = 4, 500
@@ -192,3 +195,34 @@ def test_an_event_is_read_by_people_as_a_line(path: Path) -> None:
     assert first.for_people() == [f"[{first.at}: ERROR] it", "    failed (task t-1)", "    E"]
     assert json.loads(first.for_programs()) == event
     assert second.for_people() == ["printed by a library"]
+
+
+def test_the_end_of_a_log_that_was_just_put_aside_is_in_both_files(path: Path) -> None:
+    path.with_name("node.log.1").write_text("an old line\nError: it broke\n")
+    path.write_text("a new line\n")
+    assert end_of_log(path, 1000) == b"an old line\nError: it broke\na new line\n"
+    assert end_of_log(path, 20) == b"it broke\na new line\n"
+    assert end_of_log(path, 5) == b"line\n"
+    begun = path.with_name("node.log.1").stat().st_ino, len("an old line\n")
+    assert end_of_log(path, 1000, begun) == b"Error: it broke\na new line\n"
+    assert end_of_log(path, 1000, (path.stat().st_ino, 2)) == b"new line\n"
+    path.unlink()
+    assert end_of_log(path.with_name("other.log"), 1000) == b""
+
+
+EARLY = """
+import logging
+from torch_tasks.settings import settings
+from torch_tasks.system.own_log import begin_log_early
+begin_log_early(settings())
+logging.getLogger("torch_tasks.x").warning("early")
+from torch_tasks.app import app
+app.log.setup(loglevel="INFO")
+logging.getLogger("torch_tasks.x").warning("late")
+"""
+
+
+def test_what_a_worker_logs_before_celery_sets_its_log_up_has_torchs_form_and_comes_once(tmp_path: Path) -> None:
+    env = {**os.environ, "TORCH_STATE_DIR": str(tmp_path), "TORCH_LOG_FORMAT": "json"}
+    said = subprocess.run([sys.executable, "-c", EARLY], env=env, capture_output=True, text=True, check=True).stderr
+    assert [json.loads(line)["message"] for line in said.splitlines()] == ["early", "late"]
