@@ -51,6 +51,8 @@ SECONDS ?= 300
 # Then the promises one by one, in full, and 10,000 broken messages into a live fleet.
 chaos: setup
 	PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	PYTHONPATH=tests $(BIN)/python -m chaos.failover --way sentinel
+	PYTHONPATH=tests $(BIN)/python -m chaos.failover --way service
 	TORCH_TEST_LONG=1 $(BIN)/pytest tests/chaos/test_acceptance.py tests/chaos/test_broken_messages.py
 
 # Faults strike a whole stack at its own pace, while Prometheus watches; the report of it lies in soak/ then.

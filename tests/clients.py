@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from nodes import PACE, Broker
+from replicas import Pair
 
 from torch_tasks import Torch
 from torch_tasks.app import app
@@ -22,7 +23,7 @@ from torch_tasks.settings import settings
 
 
 @contextmanager
-def client_of(broker: Broker, folder: Path, **environment: str) -> Iterator[Torch]:
+def client_of(broker: Broker | Pair, folder: Path, **environment: str) -> Iterator[Torch]:
     """Make this process, and those it starts, clients of the broker with this state folder."""
     with pytest.MonkeyPatch.context() as patch:
         here = {"TORCH_BROKER_URL": broker.url, "TORCH_STATE_DIR": str(folder)}

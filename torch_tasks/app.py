@@ -15,7 +15,7 @@ from kombu.utils.objects import cached_property
 
 from torch_tasks import keys
 from torch_tasks.broker.connection import KEEPALIVE, broker_errors
-from torch_tasks.broker.logins import let_flower_log_in
+from torch_tasks.broker.logins import let_flower_in
 from torch_tasks.broker.tls import client_options
 from torch_tasks.caller import own_desk
 from torch_tasks.model.agent import AgentSpec
@@ -148,8 +148,8 @@ def _places(chosen: Settings) -> dict[str, Any]:
     if desk := own_desk():
         return {"broker_url": f"redis+socket://{desk}", "result_backend": DESK_RESULTS}
     broker = chosen.broker()
-    if role_of(sys.argv) is BrokerRole.VIEWER and broker.login is None:
-        let_flower_log_in()
+    if role_of(sys.argv) is BrokerRole.VIEWER:
+        let_flower_in()
     secured = client_options(broker, chosen)
     tls = {"broker_use_ssl": secured, "redis_backend_use_ssl": secured} if secured else {}
     return {"broker_url": broker.celery_url, "result_backend": broker.results_url, **tls}

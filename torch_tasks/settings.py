@@ -54,8 +54,12 @@ class Settings(BoxSettings, TelemetrySettings, NotifySettings, ServerSettings):
 
     broker_url: SecretStr | None = Field(
         None,
-        description="The broker: DragonflyDB, Valkey or Redis, as `redis://[:password@]host:port/db`, `rediss://…` or "
+        description="The broker: DragonflyDB, Valkey or Redis, as `redis://[:password@]host:port/db`, `rediss://…`, "
+        "`sentinel://[:password@]host:port;host2:port/name` (or `sentinels://…` with TLS) or "
         "`unix://[:password@]/path/to/socket`. Unset: the broker that `torch-tasks up` keeps for this machine.",
+    )
+    broker_sentinel_password: SecretStr | None = Field(
+        None, description="The password that the Sentinels of a `sentinel://` broker want, if they want one."
     )
     state_dir: ExpandedPath = Field(
         default_factory=default_state_dir,

@@ -36,7 +36,7 @@ class Broker:
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self.folder = folder
         self.snapshot_folder = folder.with_name(f"{folder.name}.snapshot")
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"redis://{HOST}:{self.port}/0"
         self.client: redis.Redis = redis.Redis.from_url(self.url, decode_responses=True, protocol=2)
         self._env = dict(env)
@@ -57,10 +57,15 @@ class Broker:
             return None
         return psutil.Process(self._process.pid)
 
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """All of it that lives."""
+        return [process for process in [self.process] if process]
+
     def start(self) -> None:
         """Have it answer, with whatever data lies there."""
         with self.log.open("ab") as log:
-            argv = [_program(), str(self.folder / "valkey.conf")]
+            argv = [server_program(), str(self.folder / "valkey.conf")]
             self._process = subprocess.Popen(
                 argv, cwd=self.folder, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -94,7 +99,7 @@ class Broker:
         shutil.copytree(self.snapshot_folder, self._data)
 
 
-def _program() -> str:
+def server_program() -> str:
     for name in ("valkey-server", "redis-server"):
         if path := shutil.which(name):
             return path
@@ -103,7 +108,7 @@ def _program() -> str:
     return str(get_binary_path())
 
 
-def _free_port() -> int:
+def free_port() -> int:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         with socket.socket() as probe:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +18,7 @@ import redis
 from appended import whole_lines
 from clients import read_settings_anew
 from machine import Machine
+from replicas import Pair
 from waiting import until
 
 from chaos.broker import Broker
@@ -61,10 +62,15 @@ def _spec(number: int, agent_id: str) -> AgentSpec:
 class Fleet(Machine):
     """All its processes by name; :meth:`revive` starts node worker and beat again when they have died."""
 
-    def __init__(self, agents: Sequence[str] = AGENTS, **environment: str) -> None:
+    def __init__(
+        self,
+        agents: Sequence[str] = AGENTS,
+        broker: Callable[[Path, Mapping[str, str]], Broker | Pair] = Broker,
+        **environment: str,
+    ) -> None:
         super().__init__(**{**QUICK, "PYTHONPATH": str(TESTS), **environment})
         self.agents = tuple(agents)
-        self.broker = Broker(self.folder / "broker", self.env)
+        self.broker = broker(self.folder / "broker", self.env)
         self.env["TORCH_BROKER_URL"] = self.broker.url
         self.effects = self.folder / "effects"
         self.effects.mkdir()
@@ -207,7 +213,7 @@ class Fleet(Machine):
         return left
 
     def _left(self) -> list[str]:
-        processes = [process for process in self.survivors() if process != self.broker.process]
+        processes = [process for process in self.survivors() if process not in self.broker.processes]
         sockets = [path for path in self.folder.rglob("tmux") if path.is_socket()]
         return [*(f"process {process.pid}: {' '.join(_words(process))}" for process in processes), *map(str, sockets)]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 from redis.client import Pipeline, PubSub
-from redis.connection import DefaultParser
+from redis.connection import DefaultParser, parse_url
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -31,9 +31,10 @@ from redis.utils import str_if_bytes
 from tenacity import Retrying, retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
+from torch_tasks.broker.following import FollowingConnection
 from torch_tasks.broker.logins import OwnLogin
 from torch_tasks.broker.memory import REMEDY
-from torch_tasks.broker.tls import client_options, why_untrusted
+from torch_tasks.broker.tls import why_untrusted
 from torch_tasks.errors import BrokerAway, BrokerFull, BrokerUnreachable, BrokerUntrusted, NothingRuns, WrongType
 from torch_tasks.keys import PREFIX
 from torch_tasks.model.broker_address import OWN_PLACE, BrokerAddress
@@ -124,7 +125,7 @@ def connect(address: BrokerAddress | None = None, *, decoded: bool = True, wait_
 
 def answers(address: BrokerAddress) -> bool:
     """Whether the broker answers within a second and takes the password, though it may be unable to do more."""
-    pool = redis.ConnectionPool.from_url(address.url.get_secret_value(), **_options(address, seconds=1.0))
+    pool = redis.ConnectionPool(**_options(address, seconds=1.0))
     try:
         return bool(redis.Redis(connection_pool=pool).ping())
     except CannotWrite:
@@ -317,18 +318,19 @@ def _is_worth_waiting(error: BaseException) -> bool:
 @cache
 def _pool(address: BrokerAddress, seconds: float, decoded: bool, wait_seconds: float) -> PatientPool:
     # redis-py's pools notice a fork by themselves and begin anew in the child.
-    url = address.url.get_secret_value()
     options = _options(address, seconds, decoded)
     if wait_seconds:
         options["socket_timeout"] = wait_seconds + seconds
         if address.socket is None:
             options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
-    return PatientPool.from_url(url, address=address, seconds=seconds, **options)
+    return PatientPool(address=address, seconds=seconds, **options)
 
 
 def _options(address: BrokerAddress, seconds: float, decoded: bool = True) -> dict[str, Any]:
     return {
-        **client_options(address, settings()),
+        **parse_url(address.plain_url),  # type: ignore[no-untyped-call]
+        "connection_class": FollowingConnection,
+        "follows": address,
         "credential_provider": None if address.login else OwnLogin(address),
         "decode_responses": decoded,
         # Whatever bytes lie on the broker, reading them is no error of its own.

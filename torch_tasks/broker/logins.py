@@ -8,6 +8,7 @@ from typing import Any
 
 from redis.credentials import CredentialProvider
 
+from torch_tasks.broker.following import place_now
 from torch_tasks.model.broker_address import OWN_PLACE, BrokerAddress
 from torch_tasks.model.broker_users import BrokerRole, read_logins, role_of
 from torch_tasks.settings import settings
@@ -39,15 +40,20 @@ def logins_file(address: BrokerAddress) -> Path:
     return settings().state.broker_logins
 
 
-def let_flower_log_in() -> None:
-    """Have Flower's own client of the broker log in as this process does: it can name no user on a Unix socket."""
+def let_flower_in() -> None:
+    """Have Flower's own client of the broker go where this process does, and log in as it does.
+
+    By itself it can name no user on a Unix socket, and would ask Sentinel only once.
+    """
     from flower.utils import broker  # only where Flower runs
 
     ask = broker.RedisBase.queues
 
     async def queues(self: Any, names: Any) -> Any:
         options = self.redis.connection_pool.connection_kwargs
-        options.update(credential_provider=OwnLogin(), username=None, password=None)
+        if settings().broker().login is None:
+            options.update(credential_provider=OwnLogin(), username=None, password=None)
+        options.update(place_now(settings().broker()))
         return await ask(self, names)
 
     broker.RedisBase.queues = queues

@@ -21,6 +21,7 @@ from tenacity import Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.broker.connection import LOST
+from torch_tasks.broker.following import followed
 from torch_tasks.broker.signed_results import believed_text, require_node, signed_text
 from torch_tasks.errors import BadSignature, SignatureRefused
 from torch_tasks.settings import settings
@@ -51,6 +52,9 @@ _chord: ContextVar[_Chord | None] = ContextVar("_chord", default=None)
 class Results(RedisBackend):
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do not subscribe to a task's result when it is sent; a process that waits subscribes when it begins to."""
+
+    def _get_pool(self, **parameters: Any) -> Any:
+        return super()._get_pool(**followed(parameters))
 
     def store_result(self, *args: Any, **kwargs: Any) -> Any:
         """Try to store a result until the broker is back or this worker stops.

@@ -29,7 +29,7 @@ _OUR_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "UNKNOWN_CA", "
 def client_options(address: BrokerAddress, chosen: Settings) -> dict[str, Any]:
     """TLS as redis-py, kombu and Celery take it; empty for an address without, or that says all itself."""
     url = address.url.get_secret_value()
-    if not url.startswith("rediss://") or "ssl_" in url:
+    if not url.startswith(("rediss://", "sentinels://")) or "ssl_" in url:
         return {}
     files = {
         "ssl_ca_certs": _existing(chosen.broker_ca, "TORCH_BROKER_CA"),

@@ -16,6 +16,11 @@ from torch_tasks.started_by_name import LOGIN_PROVIDER
 OWN_PLACE = "this machine's own"
 _SOCKET_SCHEMES = {"unix", "redis+socket"}
 _TCP_SCHEMES = {"redis", "rediss"}
+_SENTINEL_SCHEMES = {"sentinel": "redis", "sentinels": "rediss"}
+"""How the servers are reached that Sentinel watches, by the scheme of Sentinel's address."""
+_SENTINEL_PORT = 26379
+_SENTINEL_FORM = re.compile(r"[^;@/?#]+(;[^;@/?#]+)*")
+_SENTINEL_NAME = re.compile(r"/([\w.-]+)(?:/(\d*))?")
 
 
 def standard_url(url: str) -> str:
@@ -30,8 +35,10 @@ def standard_url(url: str) -> str:
         except ValueError:
             raise ValueError("has no port that can be: it must be a number from 0 to 65535") from None
         return url
+    if parts.scheme in _SENTINEL_SCHEMES:
+        return _standard_sentinels(url)
     if parts.scheme not in _SOCKET_SCHEMES:
-        raise ValueError("must begin with redis://, rediss:// or unix://")
+        raise ValueError("must begin with redis://, rediss://, sentinel://, sentinels:// or unix://")
     login, _, host = parts.netloc.rpartition("@")
     if host or not parts.path.strip("/"):
         raise ValueError("must have the socket's whole path, as unix:///run/valkey/valkey.sock")
@@ -42,6 +49,28 @@ def standard_url(url: str) -> str:
     if query or parts.fragment or not database.isdecimal():
         raise ValueError("may have only ?db=NUMBER after the socket's path")
     return f"unix://{login}{'@' if login else ''}{parts.path}{'' if database == '0' else f'?db={database}'}"
+
+
+def _standard_sentinels(url: str) -> str:
+    """Sentinels with one scheme before all of them, as ``sentinel://LOGIN@HOST:PORT;HOST:PORT/NAME/0``."""
+    scheme = url.partition("://")[0]
+    parts = urlsplit(url.replace(f";{scheme}://", ";"))
+    login, at, hosts = parts.netloc.rpartition("@")
+    named = _SENTINEL_NAME.fullmatch(parts.path)
+    places = [_place_of(host) for host in hosts.split(";")] if _SENTINEL_FORM.fullmatch(hosts) else []
+    if not places or not all(places) or not named or parts.query or parts.fragment:
+        raise ValueError(
+            f"must name the Sentinels and what they watch, as {scheme}://HOST:26379;HOST2:26379/NAME or …/NAME/DATABASE"
+        )
+    shown = ";".join(f"{host}:{port}" for host, port in filter(None, places))
+    return f"{scheme}://{login}{at}{shown}/{named[1]}/{named[2] or 0}"
+
+
+def _place_of(host: str) -> tuple[str, int] | None:
+    name, _, port = host.partition(":")
+    if not name or not (port or str(_SENTINEL_PORT)).isdecimal():
+        return None
+    return name, int(port or _SENTINEL_PORT)
 
 
 class BrokerAddress(BaseModel):
@@ -67,7 +96,7 @@ class BrokerAddress(BaseModel):
     @property
     def database(self) -> int:
         """The number of the database on the broker."""
-        parts = urlsplit(self.url.get_secret_value())
+        parts = urlsplit(self.plain_url)
         named = dict(parse_qsl(parts.query)).get("db", "") if self.socket else parts.path.strip("/")
         return int(named) if named.isdecimal() else 0
 
@@ -99,9 +128,49 @@ class BrokerAddress(BaseModel):
         return Path(unquote(parts.path)) if parts.scheme == "unix" else None
 
     @property
+    def sentinels(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each Sentinel that says which server is the primary; none if the address is a server's."""
+        parts = urlsplit(self.url.get_secret_value())
+        if parts.scheme not in _SENTINEL_SCHEMES:
+            return ()
+        hosts = parts.netloc.rpartition("@")[2].split(";")
+        return tuple(place for place in map(_place_of, hosts) if place)
+
+    @property
+    def door(self) -> tuple[str, int]:
+        """Host and port to which this machine connects first; itself for a Unix socket."""
+        if self.sentinels:
+            return self.sentinels[0]
+        parts = urlsplit(self._text)
+        return parts.hostname or "127.0.0.1", parts.port or 6379
+
+    @property
+    def watched_name(self) -> str:
+        """Under which name Sentinel knows the servers."""
+        return urlsplit(self.url.get_secret_value()).path.split("/")[1] if self.sentinels else ""
+
+    @property
+    def plain_url(self) -> str:
+        """The address as redis-py reads it; for servers that Sentinel watches, with a name where the host would be."""
+        return self.at(f"{self.watched_name}.sentinel", _SENTINEL_PORT).plain_url if self.sentinels else self._text
+
+    @property
+    def _text(self) -> str:
+        return self.url.get_secret_value()
+
+    def at(self, host: str, port: int) -> Self:
+        """The address of one of the servers that Sentinel watches."""
+        scheme = self._text.partition("://")[0]
+        login, at, _ = urlsplit(self._text).netloc.rpartition("@")
+        _, _, database = urlsplit(self._text).path.rpartition("/")
+        shown = f"[{host}]" if ":" in host else host
+        url = f"{_SENTINEL_SCHEMES[scheme]}://{login}{at}{shown}:{port}/{database}"
+        return self.model_copy(update={"url": SecretStr(url)})
+
+    @property
     def celery_url(self) -> str:
         """The address as Celery's ``broker_url``."""
-        url = self.url.get_secret_value()
+        url = self.plain_url
         if self.socket is not None:
             url = url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=")
         if self.login is None:  # each new connection asks for the login of that moment
@@ -121,6 +190,8 @@ class BrokerAddress(BaseModel):
         parts = urlsplit(self.url.get_secret_value())
         if parts.scheme == "unix":
             return parts.path + parts.query.replace("db=", "/")
+        if self.sentinels:
+            return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
         where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else ""
         return f"{where}{parts.path.rstrip('/') or '/0'}"
 

@@ -17,6 +17,7 @@ from kombu.utils.objects import cached_property
 from redis.exceptions import NoScriptError
 
 from torch_tasks import keys
+from torch_tasks.broker.following import FollowingConnection, followed
 from torch_tasks.broker.reconciler import greeting
 from torch_tasks.errors import BadSignature, SignatureRefused, Unreadable
 from torch_tasks.model.reader import LIMIT_BYTES
@@ -39,6 +40,20 @@ CLOSED_SECONDS = 0.2
 """How long a consumer waits before it asks again whether the gate is open."""
 BINDING_SECONDS = 60
 """How often the worker refreshes the bindings of expiring queues, which last an hour at least."""
+
+
+def noticed(channel: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+    """These parameters of connections that wait, with a class that tells kombu's loop when one of them ends."""
+    if parameters["connection_class"] is not FollowingConnection:
+        return parameters  # kombu has made such a class
+
+    class Noticed(FollowingConnection):
+        def disconnect(self, *args: Any, **options: Any) -> None:
+            super().disconnect(*args, **options)  # type: ignore[no-untyped-call]
+            if channel._registered:
+                channel._on_connection_disconnect(self)
+
+    return {**parameters, "connection_class": Noticed}
 
 
 class PublishBatch(stock.PublishBatch):
@@ -93,7 +108,10 @@ class Channel(stock.Channel):
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         # With protocol 3, redis-py asks for maintenance notifications on every connection and is refused.
         parameters = {**super()._connparams(asynchronous=asynchronous), "protocol": 2}
-        return {**parameters, "redis_connect_func": greeting(self.pool.note_server)} if asynchronous else parameters
+        if not asynchronous:
+            return followed(parameters)
+        parameters = noticed(self, followed(parameters))
+        return {**parameters, "redis_connect_func": greeting(self.pool.note_server)}
 
     def _get_pool(self, asynchronous: bool = False) -> Any:
         if asynchronous:
@@ -123,7 +141,7 @@ class Channel(stock.Channel):
     def keeper(self) -> LeaseKeeper:
         """The keeper of the messages that this channel takes."""
         terms = LeaseTerms(self.lease_seconds, self.delivery_limit, self.recovery_seconds)
-        keeper: LeaseKeeper = self.connection.client.leases.keeper_for(super()._connparams(), terms)
+        keeper: LeaseKeeper = self.connection.client.leases.keeper_for(followed(super()._connparams()), terms)
         return keeper
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,8 +6,9 @@ local function open_gate(epoch)
   redis.call('HSET', KEY.broker, 'server', ARG.identity, 'epoch', epoch, 'since', now, 'seen', now, 'watch', now)
 end
 
--- Wait at the gate.
--- KEYS: broker
+-- Wait at the gate. Whoever comes first closes it for good: should the former server process come back, it has missed
+-- what was written meanwhile.
+-- KEYS: broker, reconciled
 -- ARGV: identity, recovery_ms, epoch, busy
 -- Returns whether it is open, the largest epoch that any process knew, and since when it is open.
 local function enter()
@@ -19,6 +20,10 @@ local function enter()
   local latest = now + tonumber(ARG.recovery_ms)
   opens = tonumber(opens or '0')
   if pending ~= ARG.identity or opens > latest + 1000 then opens = latest end
+  if server then
+    redis.call('HDEL', KEY.broker, 'server')
+    redis.call('DEL', KEY.reconciled)
+  end
   if ARG.busy == '1' then opens = math.max(opens, now + 1000) end
   if opens > now then
     redis.call('HSET', KEY.broker, 'pending', ARG.identity, 'until', opens, 'brought', epoch)

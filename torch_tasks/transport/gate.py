@@ -74,7 +74,8 @@ class Gate:
         epoch that any process knew counts.
         """
         terms = {"identity": identity, "recovery_ms": recovery_ms, "epoch": epoch, "busy": busy}
-        is_open, number, since = SCRIPTS["enter"](self._client, broker=keys.BROKER_STATE, **terms)
+        places = {"broker": keys.BROKER_STATE, "reconciled": keys.RECONCILED}
+        is_open, number, since = SCRIPTS["enter"](self._client, **places, **terms)
         return GateAnswer(bool(is_open), int(number), f"{identity}@{since}")
 
     # ── restoring a backup ───────────────────────────────────────────────────────────────────────────────────────

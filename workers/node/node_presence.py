@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from urllib.parse import urlsplit
 
 import psutil
 
@@ -97,10 +96,9 @@ class NodePresence:
 
 def _address(fleet: Fleet) -> str:
     """The address from which this machine reaches the broker."""
-    parts = urlsplit(fleet.settings.broker().url.get_secret_value())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((parts.hostname or "127.0.0.1", parts.port or 6379))  # nothing is sent
+            probe.connect(fleet.settings.broker().door)  # nothing is sent
             return str(probe.getsockname()[0])
         except OSError:
             return socket.gethostname()

@@ -34,6 +34,13 @@ def chosen(url: str) -> BrokerAddress:
         ("redis+socket://:pw@/v?virtual_host=3", "unix://:pw@/v?db=3", "redis+socket://:pw@/v?virtual_host=3"),
         ("unix:///v?db=0", "unix:///v", f"redis+socket:///v?{ASKS}"),
         ("unix:///v?db=2", "unix:///v?db=2", f"redis+socket:///v?virtual_host=2&{ASKS}"),
+        ("sentinel://a;b:1/fo.o", "sentinel://a:26379;b:1/fo.o/0", f"redis://fo.o.sentinel:26379/0?{ASKS}"),
+        (
+            "sentinel://:p@a;sentinel://b/foo/2",
+            "sentinel://:p@a:26379;b:26379/foo/2",
+            "redis://:p@foo.sentinel:26379/2",
+        ),
+        ("sentinels://a/foo", "sentinels://a:26379/foo/0", f"rediss://foo.sentinel:26379/0?{ASKS}"),
         ("unix:///v?password=p/w", "unix://:p%2Fw@/v", "redis+socket://:p%2Fw@/v"),
     ],
 )
@@ -45,7 +52,9 @@ def test_both_ways_to_write_a_socket_are_one(written: str, standard: str, celery
 @pytest.mark.parametrize(
     ("url", "wrong"),
     [
-        ("amqp://:s3cret@host", "must begin with redis://, rediss:// or unix://"),
+        ("amqp://:s3cret@host", "must begin with redis://, rediss://, sentinel://, sentinels:// or unix://"),
+        ("sentinel://:s3cret@host:26379", "must name the Sentinels and what they watch"),
+        ("sentinel://:s3cret@host:x/foo", "must name the Sentinels and what they watch"),
         ("socket:///run/v.sock", "must begin with"),
         ("unix://run/s3cret", "the socket's whole path"),
         ("unix://", "the socket's whole path"),
@@ -97,3 +106,12 @@ def test_this_machines_own_broker_is_the_same_place_before_and_after_its_start()
         BrokerAddress.of_socket(path, "nothing").place,
     }
     assert places == {"this machine's own"}
+
+
+def test_the_servers_that_sentinel_watches_are_reached_with_its_login_and_database() -> None:
+    address = chosen("sentinels://me:s3cret@a;b:1/foo/2")
+    assert address.sentinels == (("a", 26379), ("b", 1))
+    assert address.at("c", 7).url.get_secret_value() == "rediss://me:s3cret@c:7/2"
+    assert address.database == 2
+    assert address.with_login(None).url.get_secret_value() == "sentinels://a:26379;b:1/foo/2"
+    assert str(address) == "sentinels://me:***@a:26379;b:1/foo/2"
