@@ -15,6 +15,7 @@ from benchmarks.measures import Measure, percentile
 from benchmarks.old_script import OldScript
 from torch_tasks.communication import NovaOrchestrator
 from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import TaskState
 
 WORDS = {"shell": ": look at the tests", "coding agent": "look at the tests\nand fix what fails"}
 GOAL_MS = 100.0
@@ -32,7 +33,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
                 fleet.enter_context(stage.hosted(new) if kind == "shell" else fake_agents(stage, new))
                 ids += new
                 measures += _ways(stage, kind, ids, words, max(times, size))
-    return [*measures, *_old_way(stage, 5 if quick else 30)]
+    return [*measures, *_after_tasks(stage, 5 if quick else 40), *_old_way(stage, 5 if quick else 30)]
 
 
 def _ways(stage: Stage, kind: str, ids: Sequence[str], words: str, times: int) -> Iterator[Measure]:
@@ -56,6 +57,30 @@ def _one(stage: Stage, agent_id: str, words: str) -> tuple[float, float]:
     record = nova.message(known["sent"].id)
     assert record.delivered_at
     return took, record.delivered_at.timestamp() - begun
+
+
+def _after_tasks(stage: Stage, times: int) -> Iterator[Measure]:
+    """How long a message that came during a task is delivered after its end, beside one that finds an idle agent."""
+    idle, after = [], []
+    with stage.hosted(["shell-a"]) as (agent,):
+        for _ in range(times):
+            idle.append(_one(stage, agent.id, WORDS["shell"])[1])
+            after.append(_after_task(stage, agent.id))
+    yield from _shown("a shell: end of its task → a waiting message accepted in the pane", after, None)
+    ratio = percentile(after, 50) / percentile(idle, 50)
+    yield Measure("the same, p50, beside that of a message to an idle shell", ratio, "times")
+
+
+def _after_task(stage: Stage, agent_id: str) -> float:
+    """Seconds from the end of a task until the program has the message that came meanwhile."""
+    task, nova = stage.torch.enqueue("sleep 0.3", agent=agent_id), NovaOrchestrator()
+    await_true(lambda: task.status is TaskState.RUNNING, READY_SECONDS, "the task runs")
+    sent = nova.send_message(agent_id, WORDS["shell"])
+    nova.await_delivery(sent.id, READY_SECONDS)
+    ended, delivered = task.record().finished_at, nova.message(sent.id).delivered_at
+    assert ended
+    assert delivered
+    return (delivered - ended).total_seconds()
 
 
 def _shown(what: str, seconds: Sequence[float], mean_goal: float | None) -> Iterator[Measure]:

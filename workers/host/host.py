@@ -306,16 +306,15 @@ class Host(AgentHost):
         return result
 
     def _attempt(self, spec: TaskSpec, folder: AttemptFolder, delivery: TaskDelivery | None) -> TaskResult:
-        quota = self._agent.quota
         try:
             result = self._work(Attempt(self._agent, spec, folder, delivery), folder)
-            quota.note(result)
+            self._agent.quota.note(result)
         except AgentUnavailable as error:
             if self.unfinished_task == spec.id:
                 self._terminal.end()  # this attempt must not go on in the pane beside the next one
             result = self._agent.results.failed(folder, FailureKind.AGENT_UNAVAILABLE, str(error))
         except UsageLimited as limited:
-            quota.used_up(limited)
+            self._agent.quota.used_up(limited)
             raise
         except StaleWriter:
             self._unfinished.abandon(folder)
@@ -355,6 +354,7 @@ class Host(AgentHost):
                     self._unfinished.abandon(folder)
             self._take_back()
             self._recover()
+        self._messages.look()  # those that waited for the end of the task
         self._idle.restart()
         self.retire()
 

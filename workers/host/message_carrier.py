@@ -167,12 +167,17 @@ class MessageCarrier:
 
     def _deliver_between_tasks(self) -> float:
         self._take_from_folder()
-        if self.has_work and self._pane_lock.acquire(blocking=False):
+        if self.has_work and self._take_pane():
             try:
                 self.deliver_before_task()
             finally:
                 self._pane_lock.release()
         return _LOOK_SECONDS if self.has_work else math.inf
+
+    def _take_pane(self) -> bool:
+        """Take the pane's lock, which a task's thread holds for long, and who looks after the agent for a moment."""
+        has_task = self._agent.presence.journal.current is not None
+        return self._pane_lock.acquire(timeout=0 if has_task else _LOOK_SECONDS)
 
     def deliver_before_task(self) -> None:
         """Put into the pane what the agent is free for. The caller holds the pane's lock."""
