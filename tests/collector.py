@@ -1,9 +1,10 @@
-"""A small collector of OpenTelemetry's: takes spans by OTLP over HTTP, on loopback, and keeps them."""
+"""A small collector of OpenTelemetry's, on loopback: takes and keeps spans, logs and metrics by OTLP over HTTP."""
 
 from __future__ import annotations
 
 import base64
 import copy
+import gzip
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,8 +12,16 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+_REQUESTS: dict[str, Any] = {
+    "/v1/logs": ExportLogsServiceRequest,
+    "/v1/metrics": ExportMetricsServiceRequest,
+    "/v1/traces": ExportTraceServiceRequest,
+}
 
 
 class KeptSpans:
@@ -25,6 +34,19 @@ class KeptSpans:
         self.refuses = False
         """Whether it answers that it is unavailable."""
         self.refused = 0
+        self.of_programs: list[dict[str, Any]] = []
+        """What agents' programs sent of their own: logs, metrics and spans, each message as its JSON."""
+
+    def take_of_program(self, path: str, body: bytes, kind: str) -> int:
+        """Keep what a program sent, in whichever form its library writes it."""
+        if path not in _REQUESTS:
+            return 404
+        if "json" in kind:
+            self.of_programs.append(json.loads(body))
+        else:
+            request = _REQUESTS[path].FromString(body)
+            self.of_programs.append(MessageToDict(request))
+        return 200
 
     def take(self, path: str, message: dict[str, Any]) -> int:
         if self.refuses:
@@ -75,10 +97,24 @@ def collector() -> Iterator[tuple[KeptSpans, str]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             kept.authorization = self.headers.get("authorization", "")
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(kept.take(self.path, json.loads(body)))
+            chunked = self.headers.get("Transfer-Encoding") == "chunked"
+            body = b"".join(self._chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            kind = self.headers.get("Content-Type", "")
+            is_torchs = self.headers.get("User-Agent", "").startswith("python-httpx")
+            status = (
+                kept.take(self.path, json.loads(body)) if is_torchs else kept.take_of_program(self.path, body, kind)
+            )
+            self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+        def _chunks(self) -> Iterator[bytes]:
+            while size := int(self.rfile.readline(), 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
 
         def log_message(self, *_: object) -> None:
             pass

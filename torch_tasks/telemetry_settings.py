@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
 LogForm = Literal["people", "json"]
@@ -39,6 +40,26 @@ class TelemetrySettings(BaseSettings):
     otlp_headers: SecretStr | None = Field(
         None, description="Headers for that collector, as `name=value,name=value`: a token, mostly."
     )
+
+    programs_telemetry: bool = Field(
+        False,
+        description="Whether the agents' programs send their own telemetry to that collector, too, without prompts and "
+        "without what their tools read and write: docs/traces.md.",
+    )
+
+    @model_validator(mode="after")
+    def _knows_the_programs_collector(self) -> Self:
+        if self.programs_telemetry and not self.otlp_endpoint:
+            raise ValueError("programs_telemetry needs a collector: set otlp_endpoint, as http://127.0.0.1:4318")
+        return self
+
+    @property
+    def collector_place(self) -> str | None:
+        """The collector's host and port, as a list of hosts names them."""
+        if self.otlp_endpoint is None:
+            return None
+        found = urlsplit(self.otlp_endpoint)
+        return f"{found.hostname}:{found.port or (443 if found.scheme == 'https' else 80)}"
 
     @property
     def collector_headers(self) -> dict[str, str]:

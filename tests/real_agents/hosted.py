@@ -32,7 +32,7 @@ SECONDS = 120
 class Hosted:
     """One agent, and what its model received."""
 
-    def __init__(self, home: Home, node: Node, torch: Torch, agent_id: str) -> None:
+    def __init__(self, home: Home, node: Node, torch: Torch, agent_id: str, **environment: str) -> None:
         self.home = home
         self.torch = torch
         self._node = node
@@ -45,7 +45,7 @@ class Hosted:
             "TORCH_ACCOUNT_PAUSE_SECONDS": "2",
         }
         # An agent's pane is a terminal also on a machine that says it is one of continuous integration.
-        self._environment = {**home.environment, "CI": "true", "GITHUB_ACTIONS": "true", **pace}
+        self._environment = {**home.environment, "CI": "true", "GITHUB_ACTIONS": "true", **pace, **environment}
         self.host()
 
     @property

@@ -21,6 +21,7 @@ from torch_tasks.model.sandbox import Network, SandboxMode
 from torch_tasks.model.task import Permissions
 from torch_tasks.toml_config import Location, hint, place, read_toml
 from torch_tasks.workers.programs.events import ErrorKind, EventKind
+from torch_tasks.workers.programs.telemetry import TelemetryConfig
 from torch_tasks.workers.sandbox.policy import BoxPaths
 
 
@@ -310,6 +311,8 @@ class KindConfig(Section):
     """The models that are known to work."""
     settings: Mapping[str, Any] = {}
     """Laid over the user's in the program's settings file for this agent."""
+    telemetry: TelemetryConfig = TelemetryConfig()
+    """What has the program send its own telemetry."""
     prompt: PromptConfig = PromptConfig()
     submit: SubmitConfig = SubmitConfig()
     composer: ComposerConfig = ComposerConfig()

@@ -18,7 +18,7 @@ from torch_tasks.settings import Settings, settings
 from torch_tasks.started_by_name import load
 from torch_tasks.state_folder import PROGRAM
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder
-from torch_tasks.workers.programs.config import KindConfig, kind_config
+from torch_tasks.workers.programs.config import KindConfig, kind_config, overlaid
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.sandbox.ability import why_not
 from torch_tasks.workers.sandbox.box import Box
@@ -301,13 +301,23 @@ def boxing_of(spec: AgentSpec, settings: Settings, why_not: Callable[[], str | N
 
 
 def network_of(spec: AgentSpec, settings: Settings) -> Network:
-    """What the agent's programs reach from a box."""
-    return spec.network or kind_config(spec.kind).network or settings.sandbox_network
+    """What the agent's programs reach from a box; where that is a list, also the collector of their telemetry."""
+    kind = kind_config(spec.kind)
+    network = spec.network or kind.network or settings.sandbox_network
+    sends = settings.programs_telemetry and kind.telemetry.is_known
+    return f"{network},{settings.collector_place}" if sends and network not in ("all", "none") else network
+
+
+def _with_telemetry(config: KindConfig) -> KindConfig:
+    """The kind's configuration, with what has its program send its own telemetry if the user wants that."""
+    told = config.telemetry.for_user(settings())
+    environment = {**config.environment, **told.environment}
+    return config.model_copy(update={"environment": environment, "settings": overlaid(config.settings, told.settings)})
 
 
 def program_of(spec: AgentSpec, folder: Path, workdir: Path) -> AgentKind:
     """The driver of this agent's program."""
-    config = kind_config(spec.kind)
+    config = _with_telemetry(kind_config(spec.kind))
     named = config.base or spec.kind
     program = config.program or (named if named in _PROGRAMS else "generic")
     if program not in _PROGRAMS:
