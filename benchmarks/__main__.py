@@ -44,6 +44,7 @@ NAMES = (
     "mcp",
     "server",
     "console",
+    "cards",
     "desk",
     "boxed",
     "certify",

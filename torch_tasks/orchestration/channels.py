@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -38,11 +38,14 @@ class CommandSender:
     """Runs a command with what it is about in its environment."""
 
     command: str
+    at_once = 1
+    whose = ""
 
     def is_open(self) -> bool:
         return True
 
-    def tell(self, need: Need) -> str:
+    def tell(self, needs: Sequence[Need]) -> str:
+        (need,) = needs
         try:
             child = subprocess.Popen(
                 ("sh", "-c", self.command),
@@ -72,6 +75,9 @@ class CommandSender:
 class TargetSender:
     """Sends by apprise. Its address holds secrets, so nothing that apprise says of it is passed on."""
 
+    at_once = 1
+    whose = ""
+
     def __init__(self, target: SecretStr, web: str | None) -> None:
         self._target, self._web = target, web
         protect(target.get_secret_value(), what="the address of a channel")
@@ -80,7 +86,8 @@ class TargetSender:
     def is_open(self) -> bool:
         return True
 
-    def tell(self, need: Need) -> str:
+    def tell(self, needs: Sequence[Need]) -> str:
+        (need,) = needs
         try:
             import apprise  # of the extra "push", and slow to load
         except ImportError:

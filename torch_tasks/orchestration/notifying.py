@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, Self
 
 from torch_tasks import keys
@@ -23,17 +25,25 @@ _SERVED = 6
 """How many heartbeats a process counts as serving its channels after it last said so."""
 _LONGEST_TRY = 60
 """After so many seconds another process may try instead of one that perhaps died."""
-_SEEN = "seen"
+_SEEN, _WHOSE = "seen", "@"
+NOBODYS: Mapping[str, str] = MappingProxyType({})
 
 
 class Sender(Protocol):
     """Tells by one channel."""
 
+    at_once: int
+    """Of so many needs it tells together."""
+
+    @property
+    def whose(self) -> str:
+        """Which people it tells, if another process tells others by the same channel; empty if all tell the same."""
+
     def is_open(self) -> bool:
         """Whether it would reach anybody."""
 
-    def tell(self, need: Need) -> str:
-        """Tell of the need; why it was not told, empty if it was."""
+    def tell(self, needs: Sequence[Need]) -> str:
+        """Tell of these needs; why that was not done, empty if it was."""
 
 
 class Mark(NamedTuple):
@@ -51,11 +61,14 @@ class Mark(NamedTuple):
         return self.at.isoformat() + (" failed" if self.has_failed else "")
 
 
-def due(ladder: Sequence[NotifyChannel], marks: Mapping[str, Mark], moment: datetime) -> list[str]:
+def due(
+    ladder: Sequence[NotifyChannel], marks: Mapping[str, Mark], moment: datetime, own: Mapping[str, str] = NOBODYS
+) -> list[str]:
     """The channels by which a need has to be told now.
 
     One follows the other when nobody has looked for as long as that one's patience lasts; at once where it failed,
-    which is tried again all the same.
+    which is tried again all the same. Of channels by which each process tells people of its own, ``own`` has the
+    marks' names of the one that asks.
     """
     if _SEEN in marks:
         return []
@@ -64,13 +77,15 @@ def due(ladder: Sequence[NotifyChannel], marks: Mapping[str, Mark], moment: date
     for channel in ladder:
         if opens > moment:
             break
-        mark = marks.get(channel.name)
+        of_channel = [mark for name, mark in marks.items() if name.partition(_WHOSE)[0] == channel.name]
+        told = [mark for mark in of_channel if not mark.has_failed]
+        mark = marks.get(own[channel.name]) if channel.name in own else next(iter([*told, *of_channel]), None)
         if mark is None:
             return [*found, channel.name]  # how it goes decides about those behind it
         if mark.has_failed:
             found.append(channel.name)
-        else:
-            opens = mark.at + timedelta(seconds=channel.patience_seconds)
+        if told:
+            opens = min(one.at for one in told) + timedelta(seconds=channel.patience_seconds)
     return found
 
 
@@ -97,10 +112,10 @@ class Notifier:
         marked = marks(self._fleet)  # read first: what is added meanwhile stays
         found = needs(self._fleet)
         self._forget(marked, {need.id for need in found})
-        for need in found:
-            for name in due(ladder, marked.get(need.id, {}), now()):
-                if name in serves:
-                    self._tell(need, name)
+        own = {name: f"{name}{_WHOSE}{whose}" for name in serves if (whose := self._senders[name].whose)}
+        wanted = [(need, set(due(ladder, marked.get(need.id, {}), now(), own))) for need in found]
+        for name in serves:
+            self._tell(name, own.get(name, name), [need for need, names in wanted if name in names])
 
     def _served(self, here: Collection[str]) -> set[str]:
         """The channels that a process of the fleet serves; says that this one serves ``here``."""
@@ -115,24 +130,38 @@ class Notifier:
         if over:
             self._fleet.client.hdel(keys.NOTIFIED, *over)
 
-    def _tell(self, need: Need, name: str) -> None:
-        client, claim, field = self._fleet.client, keys.notifying(_field(need.id, name)), _field(need.id, name)
+    def _tell(self, name: str, mark: str, needs: Iterable[Need]) -> None:
+        """Tell of those that no other process tells of now, and note it in their ``mark``."""
+        claimed = (need for need in needs if self._claim(_field(need.id, mark)))
+        while together := list(islice(claimed, self._senders[name].at_once)):
+            self._tell_together(name, mark, together)
+
+    def _claim(self, field: str) -> bool:
+        """Whether this process is the one that tells."""
+        client, claim = self._fleet.client, keys.notifying(field)
         if not client.set(claim, self._fleet.settings.node, nx=True, ex=_LONGEST_TRY + self._again_seconds):
-            return
+            return False
         known = client.hget(keys.NOTIFIED, field)
-        if known is not None and not Mark.read(str(known)).has_failed:  # another process did it a moment ago
-            client.delete(claim)
-            return
-        shown = need.model_copy(update={"text": redacted(need.text), "do": redacted(need.do)})
+        if known is None or Mark.read(str(known)).has_failed:
+            return True
+        client.delete(claim)  # another process did it a moment ago
+        return False
+
+    def _tell_together(self, name: str, mark: str, needs: Sequence[Need]) -> None:
+        client, fields = self._fleet.client, [_field(need.id, mark) for need in needs]
+        claims = list(map(keys.notifying, fields))
+        shown = [need.model_copy(update={"text": redacted(need.text), "do": redacted(need.do)}) for need in needs]
         failure = self._senders[name].tell(shown)
-        client.hset(keys.NOTIFIED, field, str(Mark(now(), bool(failure))))
+        client.hset(keys.NOTIFIED, mapping=dict.fromkeys(fields, str(Mark(now(), bool(failure)))))
+        said = "; ".join(need.text for need in shown)
         if not failure:
-            log.info("notified by %s: %s", name, shown.text)
-            client.delete(claim)
+            log.info("notified by %s: %s", name, said)
+            client.delete(*claims)
             return
-        client.expire(claim, self._again_seconds)
+        for claim in claims:
+            client.expire(claim, self._again_seconds)
         again = f"again in {self._again_seconds} s"
-        log.error("%s; %s. Not notified by %s: %s", redacted(failure), again, name, shown.text)
+        log.error("%s; %s. Not notified by %s: %s", redacted(failure), again, name, said)
 
 
 def marks(fleet: Fleet) -> dict[str, dict[str, Mark]]:

@@ -19,6 +19,7 @@ from torch_tasks.caller import Caller, acting_as
 from torch_tasks.errors import InternalFault, NotAuthenticated, RequestNotTaken, ServerBusy, TorchError
 from torch_tasks.server.measures import count_request
 from torch_tasks.server.people.login import OPEN as LOGIN
+from torch_tasks.server.people.pages import fault_page
 from torch_tasks.server.people.sessions import Sessions
 from torch_tasks.server.problems import problem
 from torch_tasks.server.tokens import AccessTokens
@@ -77,7 +78,8 @@ class Entrance:
             fault = InternalFault(
                 f"the server failed at request {visit.id} in a way that was not foreseen; see its log"
             )
-            await problem(fault)(scope, receive, visit.send)
+            reply = fault_page(str(fault)) if _wants_page(scope, visit.headers) else problem(fault)
+            await reply(scope, receive, visit.send)
         finally:
             self._inside -= 1
             visit.note()
@@ -176,13 +178,22 @@ def _is_open(path: str) -> bool:
 
 
 def _is_page(scope: Scope) -> bool:
-    return scope["method"] in _READING and not f"{scope['path']}/".startswith(_FOR_PROGRAMS)
+    return scope["method"] in _READING and not _is_for_programs(scope)
+
+
+def _is_for_programs(scope: Scope) -> bool:
+    return f"{scope['path']}/".startswith(_FOR_PROGRAMS)
+
+
+def _wants_page(scope: Scope, headers: Headers) -> bool:
+    """Whether a browser asks, for what its person is to read."""
+    accepts = "text/html" in headers.get("accept", "") and "authorization" not in headers
+    return accepts and not _is_for_programs(scope)
 
 
 def _refusal(scope: Scope, headers: Headers, error: TorchError) -> Response:
     """A person is shown where to log in; a program gets the problem."""
-    wants_page = "text/html" in headers.get("accept", "") and "authorization" not in headers
-    if isinstance(error, NotAuthenticated) and wants_page and _is_page(scope):
+    if isinstance(error, NotAuthenticated) and _wants_page(scope, headers) and _is_page(scope):
         query = scope["query_string"].decode("ascii", "replace")
         wanted = scope["path"] + (f"?{query}" if query else "")
         return RedirectResponse(f"/login?{urlencode({'next': wanted})}", 303)

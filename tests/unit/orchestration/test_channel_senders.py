@@ -52,7 +52,7 @@ def service() -> Iterator[Service]:
 
 
 def test_a_service_is_told_what_it_is_about_and_where_to_look(service: Service) -> None:
-    assert TargetSender(service.target, "https://torch.example").tell(NEED) == ""
+    assert TargetSender(service.target, "https://torch.example").tell([NEED]) == ""
     [told] = service.told
     assert told["title"] == "Torch: question dev-1"
     assert told["message"].splitlines() == [NEED.text, NEED.do, "https://torch.example"]
@@ -61,16 +61,16 @@ def test_a_service_is_told_what_it_is_about_and_where_to_look(service: Service) 
 def test_a_service_that_refuses_is_said_without_its_address(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     service.status = 500
     with caplog.at_level(logging.DEBUG):
-        assert "did not take it" in TargetSender(service.target, None).tell(NEED)
-        assert "does not know" in TargetSender(SecretStr("nonsense://s3cret-word"), None).tell(NEED)
+        assert "did not take it" in TargetSender(service.target, None).tell([NEED])
+        assert "does not know" in TargetSender(SecretStr("nonsense://s3cret-word"), None).tell([NEED])
     assert "s3cret-word" not in caplog.text
 
 
 def test_a_command_gets_the_facts_and_its_failure_is_said(tmp_path: Path) -> None:
     told = tmp_path / "told"
     command = f'echo "$TORCH_NOTIFY_KIND $TORCH_NOTIFY_AGENT $TORCH_NOTIFY_TEXT" > {told}; echo no signal; exit $CODE'
-    assert CommandSender(f"CODE=0; {command}").tell(NEED) == ""
+    assert CommandSender(f"CODE=0; {command}").tell([NEED]) == ""
     assert told.read_text() == "question dev-1 dev-1 asks: May I?\n"
-    assert CommandSender(f"CODE=7; {command}").tell(NEED) == (
+    assert CommandSender(f"CODE=7; {command}").tell([NEED]) == (
         "the notify command ended with exit code 7. Its output: no signal"
     )

@@ -48,6 +48,22 @@ def test_who_comes_next(marks: dict[str, Mark], expected: list[str]) -> None:
     assert due(LADDER, marks, NOW) == expected
 
 
+@pytest.mark.parametrize(
+    ("marks", "at_a", "elsewhere"),
+    [
+        ({}, ["push"], ["push"]),
+        ({"push@b": told(10)}, ["push"], []),
+        ({"push@a": told(10), "push@b": told(10)}, [], []),
+        ({"push@a": told(10), "push@b": told(70)}, ["command"], ["command"]),
+        ({"push@a": failed(10), "push@b": told(10)}, ["push"], []),
+    ],
+    ids=str,
+)
+def test_each_server_tells_its_own_browsers(marks: dict[str, Mark], at_a: list[str], elsewhere: list[str]) -> None:
+    assert due(LADDER, marks, NOW, {"push": "push@a"}) == at_a
+    assert due(LADDER, marks, NOW) == elsewhere
+
+
 def test_a_mark_is_read_as_it_was_written() -> None:
     assert Mark.read(str(told(5))) == told(5)
     assert Mark.read(str(failed(5))) == failed(5)

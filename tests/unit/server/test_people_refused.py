@@ -81,6 +81,18 @@ def test_a_code_counts_once_and_only_in_the_browser_that_asked(site: Site) -> No
     assert "has begun no such login" in again.text
 
 
+def test_who_is_refused_at_the_provider_tries_again_for_the_page_that_was_asked_for(
+    site: Site, provider: FakeProvider
+) -> None:
+    browser = site.browser()
+    back = browser.at_provider("/fleet?state=ready")
+    provider.codes.clear()
+    assert "/login/provider?next=/fleet%3Fstate%3Dready" in browser.get(back, FROM_ELSEWHERE).text
+    site.set(OIDC_ISSUER="http://127.0.0.1:1/realm")
+    away = site.browser().get("/login/provider?next=/time")
+    assert (away.status_code, "/login/provider?next=/time" in away.text) == (503, True)
+
+
 def test_a_code_that_was_used_elsewhere_is_refused_by_the_provider(site: Site, provider: FakeProvider) -> None:
     browser = site.browser()
     back = browser.at_provider()
@@ -114,3 +126,20 @@ def test_a_page_of_another_issuer_is_none(site: Site, provider: FakeProvider) ->
     reply = site.browser().get("/login/provider")
     assert reply.status_code == 503
     assert "set TORCH_OIDC_ISSUER exactly so" in reply.text
+
+
+def test_what_fails_in_an_unforeseen_way_is_a_page_for_a_browser_and_a_document_for_a_program(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("of the inside")
+
+    browser = site.browser()
+    browser.log_in()
+    monkeypatch.setattr("torch_tasks.server.console.console._needed", fail)
+    page = browser.get("/", {"Accept": "text/html,*/*"})
+    assert (page.status_code, page.headers["content-type"].partition(";")[0]) == (500, "text/html")
+    assert "The server failed" in page.text
+    script = browser.get("/", {"Accept": "*/*", "X-Torch-Console": "script"})
+    assert (script.status_code, script.json()["error"]) == (500, "InternalFault")
+    assert "of the inside" not in page.text + script.text

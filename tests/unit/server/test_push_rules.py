@@ -13,7 +13,7 @@ from torch_tasks.errors import InvalidRequest
 from torch_tasks.model.fields import now
 from torch_tasks.orchestration.attention import Need, NeedKind
 from torch_tasks.server.push.addresses import read_endpoint, resolve
-from torch_tasks.server.push.sending import PushKey, facts
+from torch_tasks.server.push.sending import PushKey, facts, facts_together
 from torch_tasks.server.push.subscriptions import MOST_OF_ONE, Subscription, Subscriptions
 from torch_tasks.server.tokens import AccessTokens, TokenRole
 from torch_tasks.state_folder import StateFolder
@@ -54,6 +54,14 @@ def test_of_the_internet_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve(read_endpoint("https://push.example/x"), ()) == ("93.184.216.34", 443)
     with pytest.raises(InvalidRequest, match="port 8443"):
         resolve(read_endpoint("https://push.example:8443/x"), ())
+
+
+def test_many_needs_are_one_push_that_leads_to_all_of_them() -> None:
+    many = [Need.of(NeedKind.DEAD, f"t{n}", f"task t{n} is dead", "", task=f"t{n}") for n in range(40)]
+    told = facts_together([*many, Need.of(NeedKind.LOGIN, "dev-1", "dev-1 wants a login", "", agent="dev-1")])
+    assert (told["title"], told["body"]) == ("41 things need you", "Dead (40)\nLogin: dev-1")
+    assert told["url"] == "/?need=all"
+    assert facts_together(many)["tag"] != told["tag"], "a browser says nothing of what has the same tag"
 
 
 @pytest.fixture

@@ -65,6 +65,10 @@ def _cut(row: Row, columns: int) -> Row:
     for text, style in row:
         if at >= columns:
             break
+        if _SIMPLE.fullmatch(text):
+            kept.append(Run(text[: columns - at], style))
+            at += len(text)
+            continue
         places = [place for place, at in _columns(text, at) if at < columns]
         kept.append(Run("".join(places), style))
         at += sum(width for _, width in cells(text))

@@ -13,6 +13,8 @@ from torch_tasks.server.console.pane_rows import thumb, whole_screen
 
 #: No window gets more often what changed.
 _SOONEST_SECONDS, _THUMB_SECONDS = 0.1, 1.0
+_EACH_SECONDS = 0.02
+"""Many small pictures come more seldom, so that drawing them does not take the browser's time."""
 
 
 @dataclass
@@ -74,7 +76,7 @@ class PaneHub:
             while holds():
                 if text := window.events(self._panes):
                     yield text
-                await asyncio.sleep(_THUMB_SECONDS if is_small else _SOONEST_SECONDS)
+                await asyncio.sleep(max(_THUMB_SECONDS, len(agents) * _EACH_SECONDS) if is_small else _SOONEST_SECONDS)
                 await window.news.wait()
                 window.news.clear()
         finally:

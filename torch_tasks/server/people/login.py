@@ -139,35 +139,48 @@ class LoginDoors:
 
     async def to_provider(self, request: Request) -> Response:
         """Send the browser to the provider, and remember with what."""
-        if self._provider is None:
-            raise LoginRefused("this server has no provider to log in at (TORCH_OIDC_ISSUER); log in with a token")
         then, host = local(request.query_params.get("next")), request.headers["host"]
         if self._public and urlsplit(self._public).netloc.lower() != host.lower():
-            return RedirectResponse(f"{self._public}/login", 303)  # a cookie would not come back with the person
+            elsewhere = f"{self._public}/login" + (f"?{urlencode({'next': then})}" if then != "/" else "")
+            return RedirectResponse(elsewhere, 303)  # a cookie would not come back with the person
         back_to = f"{self._public or f'{request.url.scheme}://{host}'}{CALLBACK}"
         pending = PendingLogin(back_to, then)
-        address = await self._provider.address(back_to, pending.state, pending.nonce, pending.verifier)
+        try:
+            if self._provider is None:
+                raise LoginRefused("this server has no provider to log in at (TORCH_OIDC_ISSUER); log in with a token")
+            address = await self._provider.address(back_to, pending.state, pending.nonce, pending.verifier)
+        except TorchError as error:
+            return self._refused(error, then)
         key, response = _remember(self._pending, pending), RedirectResponse(address, 303)
         set_cookie(response, self._cookie, key, self._sessions.is_encrypted, _PENDING_SECONDS)
         return response
 
     async def from_provider(self, request: Request) -> Response:
         """A person comes back: only to the login that this browser began, and only once."""
-        asked = request.query_params
         pending = self._pending.pop(cookie_in(request.headers, self._cookie) or "", None)
-        if self._provider is None or pending is None or pending.until < time.monotonic():
-            raise LoginRefused("this browser has begun no such login, or it has been used or is too old; log in again")
+        if self._provider is None or pending is None:
+            raise LoginRefused("this browser has begun no such login, or it has been used; log in again")
+        try:
+            return await self._vouched_for(request, self._provider, pending)
+        except TorchError as error:
+            return self._refused(error, pending.then)
+
+    async def _vouched_for(self, request: Request, provider: OpenIdProvider, pending: PendingLogin) -> Response:
+        """Begin the session of whom the provider vouches for."""
+        asked = request.query_params
+        if pending.until < time.monotonic():
+            raise LoginRefused("this login was begun too long ago; log in again")
         if not hmac.compare_digest(pending.state.encode(), asked.get("state", "").encode(errors="replace")):
             raise LoginRefused("what came back is not for the login that this browser began; log in again")
-        if asked.get("iss", self._provider.issuer) != self._provider.issuer:
+        if asked.get("iss", provider.issuer) != provider.issuer:
             raise LoginRefused("what came back is from another provider; log in again")
         if "code" not in asked:
             said = asked.get("error_description") or asked.get("error") or "no code came back"
             raise LoginRefused(f"the provider refuses the login: {one_line(said, 200)}")
-        vouched = await self._provider.redeem(asked["code"], pending.back_to, pending.verifier, pending.nonce)
-        account = f"account {one_line(str(vouched.claims['sub']), 100)} of {self._provider.issuer}"
+        vouched = await provider.redeem(asked["code"], pending.back_to, pending.verifier, pending.nonce)
+        account = f"account {one_line(str(vouched.claims['sub']), 100)} of {provider.issuer}"
         try:
-            person = VouchedPerson(self._provider, vouched, self._refresh_seconds)
+            person = VouchedPerson(provider, vouched, self._refresh_seconds)
         except LoginRefused as error:
             await _note(account, outcome=AuditOutcome.REFUSED, why=str(error))
             raise

@@ -1,4 +1,4 @@
-"""The pages by which people come in and go: plain forms and links in the console's style, which need no script."""
+"""The pages by which people come in and go, and that of a failure: plain forms and links, which need no script."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def login_page(provider: str | None, then: str, refused: str = "", status: int =
 def own_page(name: str, role: str, by_cookie: bool) -> HTMLResponse:
     """Who the server takes the reader for, and where to go from there."""
     return _page("me", name=name, role=role, by_cookie=by_cookie)
+
+
+def fault_page(said: str) -> HTMLResponse:
+    """That the server failed in a way that was not foreseen."""
+    return _page("fault", 500, said=said)
 
 
 def _page(template: str, status: int = 200, **values: object) -> HTMLResponse:

@@ -8,6 +8,8 @@ import importlib.util
 import json
 import logging
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from http.client import HTTPException
 from typing import Any
@@ -32,6 +34,8 @@ _KEPT_SECONDS = 86_400
 """So long a push service keeps it for a browser that is not there."""
 _SIGNED_SECONDS = 12 * 3600
 _OVER = (404, 410)
+_MOST_ALONE = 3
+"""More needs than this, found at once, are one push."""
 
 
 class PushKey:
@@ -61,13 +65,20 @@ class PushKey:
 
 
 class PushSender:
-    """Tells all subscribed browsers of what needs a person."""
+    """Tells all browsers that subscribed here of what needs a person; another server has others."""
+
+    at_once = 50
 
     def __init__(self, settings: Settings, key: PushKey, subscriptions: Subscriptions) -> None:
         self._key, self._subscriptions = key, subscriptions
         self._allowed = frozenset(settings.push_services)
         web = settings.server_public_url or ""
         self._contact = settings.push_contact or (web if web.startswith("https:") else "mailto:torch@example.com")
+
+    @property
+    def whose(self) -> str:
+        """Those who subscribed with this server's key."""
+        return hashlib.sha256(self._key.public.encode()).hexdigest()[:12]
 
     def is_open(self) -> bool:
         return bool(self._subscriptions.current()) and is_installed()
@@ -76,12 +87,20 @@ class PushSender:
         """Raise :class:`InvalidRequest` for an address to which nothing is sent."""
         resolve(read_endpoint(endpoint), self._allowed)
 
-    def tell(self, need: Need) -> str:
+    def tell(self, needs: Sequence[Need]) -> str:
+        """Each need is a push of its own; many at once are one."""
+        told = [(need.id, facts(need)) for need in needs]
+        if len(needs) > _MOST_ALONE:
+            together = facts_together(needs)
+            told = [(together["tag"], together)]
+        return "; ".join(filter(None, (self._tell(topic, values) for topic, values in told)))
+
+    def _tell(self, topic: str, told: Mapping[str, str]) -> str:
         failures = []
         reached = 0
         for one in self._subscriptions.current():
             try:
-                self._send(one, need)
+                self._send(one, topic, told)
                 reached += 1
             except (TorchError, OSError, HTTPException, ValueError) as error:
                 failures.append(f"{one.person}: {error}")
@@ -91,15 +110,15 @@ class PushSender:
             return ""
         return f"no browser was told: {'; '.join(failures)[:500] or 'none is left'}"
 
-    def _send(self, to: Subscription, need: Need) -> None:
+    def _send(self, to: Subscription, topic: str, told: Mapping[str, str]) -> None:
         parts = read_endpoint(to.endpoint)
-        body = encrypted(to, json.dumps(facts(need)).encode())
+        body = encrypted(to, json.dumps(told).encode())
         headers = {
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
             "TTL": str(_KEPT_SECONDS),
             "Urgency": "high",
-            "Topic": hashlib.sha256(need.id.encode()).hexdigest()[:32],
+            "Topic": hashlib.sha256(topic.encode()).hexdigest()[:32],
             **self._signed(f"https://{parts.netloc}"),
         }
         connection = CheckedConnection(parts, self._allowed)
@@ -142,3 +161,11 @@ def facts(need: Need) -> dict[str, str]:
     """What a browser is told, and shows."""
     title = f"{need.kind.capitalize()}{f': {need.agent}' if need.agent else ''}"
     return {"title": title, "body": need.text[:_LONGEST_TEXT], "tag": need.id, "url": f"/?need={quote(need.id)}"}
+
+
+def facts_together(needs: Sequence[Need]) -> dict[str, str]:
+    """The same of many needs; the page that it leads to shows all of them, and says that they are seen."""
+    lines = [f"{need.kind.capitalize()}{f': {need.agent}' if need.agent else ''}" for need in needs]
+    body = "\n".join(f"{line} ({count})" if count > 1 else line for line, count in Counter(lines).items())
+    tag = hashlib.sha256("\n".join(sorted(need.id for need in needs)).encode()).hexdigest()
+    return {"title": f"{len(needs)} things need you", "body": body[:_LONGEST_TEXT], "tag": tag, "url": "/?need=all"}

@@ -7,6 +7,7 @@ import { showTimes } from "./times.js";
 const SOONEST_MS = 1000;
 const SETTLE_MS = 300; // longer than the server shares a reply among its viewers
 const QUIET_MS = 15000;
+const AS_IT_WAS = "The server fails to show this page anew; what you see is how things were. Trying again…";
 let asked = 0; // when the content was last asked for
 let happened = 0; // when something last happened
 let timer = null;
@@ -47,6 +48,8 @@ async function refresh(content) {
   try {
     const reply = await fetch(location.href, { headers: { "X-Torch-Console": "script" } });
     if (reply.redirected || reply.status === 401) return location.reload(); // the login is over
+    if (!reply.headers.get("Content-Type").startsWith("text/html")) return say(AS_IT_WAS); // the server failed at it
+    if (document.getElementById("connection").textContent === AS_IT_WAS) say("");
     showNeeded(Number(reply.headers.get("X-Torch-Needed")));
     const fresh = document.createElement("template");
     fresh.innerHTML = await reply.text();

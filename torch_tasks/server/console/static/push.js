@@ -2,6 +2,7 @@
 
 import { say } from "./forms.js";
 
+const ALL = "all"; // every need that the page shows
 const RENEW_MS = 86400000;
 const proof = document.querySelector('meta[name="torch-proof"]')?.content ?? "";
 
@@ -72,7 +73,10 @@ export async function showNeed() {
   if (!need) return;
   address.searchParams.delete("need");
   history.replaceState(history.state, "", address);
-  document.getElementById(`need-${need.replaceAll(" ", "-")}`)?.scrollIntoView({ block: "center" });
-  const body = new URLSearchParams({ need, _proof: proof });
-  await fetch("/do/fleet.seen", { method: "POST", body, headers: { "X-Torch-Console": "script" } });
+  if (need !== ALL) document.getElementById(`need-${need.replaceAll(" ", "-")}`)?.scrollIntoView({ block: "center" });
+  const seen = need === ALL ? [...document.querySelectorAll("[data-need]")].map((one) => one.dataset.need) : [need];
+  for (const one of seen) {
+    const body = new URLSearchParams({ need: one, _proof: proof });
+    await fetch("/do/fleet.seen", { method: "POST", body, headers: { "X-Torch-Console": "script" } });
+  }
 }
