@@ -239,6 +239,7 @@ app = TorchApp(
         "torch_tasks.orchestration.housekeeping",
         "torch_tasks.orchestration.node_tasks",
         "torch_tasks.orchestration.scaling",
+        "torch_tasks.backup.node_parts",
     ],
 )
 app.add_defaults(_configuration)

@@ -25,6 +25,7 @@ from torch_tasks.store.need_times import NeedTimes
 from torch_tasks.store.nodes import NodeRegistry, Spawns
 from torch_tasks.store.notices import Notices
 from torch_tasks.store.rollups import FleetRollups
+from torch_tasks.store.standing_backups import LastBackups
 from torch_tasks.store.task_index import TaskIndex
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport import Deliveries, Gate
@@ -117,6 +118,11 @@ class Fleet:
     def rollups(self) -> FleetRollups:
         """What each node was like on each day."""
         return FleetRollups(self.client)
+
+    @cached_property
+    def standing_backups(self) -> LastBackups:
+        """How the last backup ended that each machine took by itself."""
+        return LastBackups(self.client)
 
     @cached_property
     def key_exchange(self) -> KeyExchange:

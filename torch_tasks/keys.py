@@ -97,6 +97,8 @@ NOTIFIERS = f"{PREFIX}notifiers"
 NEEDED_SINCE = f"{PREFIX}needed_since"
 #: Set of the accounts with providers of models that were ever used; see :func:`account`.
 ACCOUNTS = f"{PREFIX}accounts"
+#: Hash of a node → how the last backup ended that it took by itself, as JSON.
+STANDING_BACKUPS = f"{PREFIX}standing_backups"
 #: Hash of a scope → the latest hold on it, lifted or not, as JSON: see :mod:`torch_tasks.model.hold`.
 HOLDS = f"{PREFIX}holds"
 #: Hash of agent id → how its git trees stood when its node last looked, as JSON.
@@ -166,6 +168,11 @@ def bell(name: str) -> str:
 def task_diff(ticket: str) -> str:
     """The channel on which what a task changed is published to the one who asked with this ticket."""
     return f"{PREFIX}task_diff:{ticket}"
+
+
+def backup_part(ticket: str) -> str:
+    """The list of the sealed pieces of what a node sends to the one who asked for a backup with this ticket."""
+    return f"{PREFIX}backup_part:{ticket}"
 
 
 def screen(agent_id: str) -> str:

@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from torch_tasks.backup_settings import BackupSettings
 from torch_tasks.config_files import config_file, default_state_dir, given_by_fleet, glance_at_state_dir
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
 from torch_tasks.model.agent import AgentSpec, each_id_once
@@ -47,7 +48,7 @@ Certify = Literal["auto", "warn", "off"]
 Signing = Literal["enforce", "warn", "off"]
 
 
-class Settings(BoxSettings, TelemetrySettings, NotifySettings, ServerSettings):
+class Settings(BoxSettings, TelemetrySettings, NotifySettings, BackupSettings, ServerSettings):
     """The settings of one process; read once, never changed afterwards."""
 
     model_config = SettingsConfigDict(env_prefix="TORCH_", env_ignore_empty=True, extra="forbid", frozen=True)

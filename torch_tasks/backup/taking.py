@@ -15,14 +15,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 from torch_tasks import keys
+from torch_tasks.backup import node_parts
 from torch_tasks.backup.archive import FLEET, ArchiveWriter
 from torch_tasks.backup.machine_files import NamedPath, configuration, read_all, secrets, what_travels
 from torch_tasks.backup.manifest import Manifest, NodePart
 from torch_tasks.backup.sealing import Passphrase
 from torch_tasks.broker.connection import connect
 from torch_tasks.caller import CallerKind
+from torch_tasks.errors import BackupIncomplete, BrokerAway
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.fleet_keys import require_own_fleet
+from torch_tasks.model.node import NodeInfo
 from torch_tasks.signing.keyring import keyring
 from torch_tasks.signing.signature import Purpose, sign
 from torch_tasks.store.fleet_copy import FleetCopy
@@ -80,10 +83,17 @@ def _write_nodes(archive: ArchiveWriter, of: Fleet) -> tuple[NodePart, ...]:
     """What each machine of the fleet knows, this one first."""
     mine = of.settings.node
     found = [NodePart(node=mine, files=_write_files(archive, mine, read_all(_own_files(of))))]
-    for info in of.nodes.nodes():
-        if info.name != mine:
-            found.append(NodePart(node=info.name, why_missing="it was not asked"))
+    found += [_part_of(archive, of, info) for info in of.nodes.nodes() if info.name != mine]
     return tuple(found)
+
+
+def _part_of(archive: ArchiveWriter, of: Fleet, info: NodeInfo) -> NodePart:
+    if not info.online:
+        return NodePart(node=info.name, why_missing="it is offline")
+    try:
+        return NodePart(node=info.name, files=_write_files(archive, info.name, node_parts.part_of(of, info.name)))
+    except (BackupIncomplete, BrokerAway) as error:
+        return NodePart(node=info.name, why_missing=str(error))
 
 
 def _own_files(of: Fleet) -> list[NamedPath]:

@@ -25,6 +25,7 @@ from torch_tasks.model.durations import local_time
 from torch_tasks.model.fields import Model
 from torch_tasks.model.message import MessageKind, MessageRecord
 from torch_tasks.model.node import KeptState, NodeInfo
+from torch_tasks.model.standing_backup import LastBackup
 from torch_tasks.model.task import TaskRecord, TaskState
 from torch_tasks.orchestration.followups import FollowedTask, standing_still, tasks_of
 from torch_tasks.orchestration.gone import gone_agents
@@ -159,6 +160,8 @@ class NeedKind(StrEnum):
     """An account rests. It needs no action, but more work meanwhile takes another account."""
     OVER_BUDGET = "over budget"
     """An account has used up what it may use on a day. A greater limit lets it go on; else it goes on the next day."""
+    BACKUP = "backup"
+    """A machine could not back the fleet up, or a machine is missing in its last backup."""
 
 
 PASSING = frozenset({NeedKind.LIMITED, NeedKind.OVER_BUDGET})
@@ -208,6 +211,7 @@ def needs(fleet: Fleet) -> list[Need]:
         *checkin_needs(fleet.checkins.records(), _present(fleet, agents, nodes)),
         *(limited_need(account, until) for account, until in resting),
         *over_budget_needs(fleet.budgets.lines(accounts)),
+        *backup_needs(fleet.standing_backups.all()),
     ]
 
 
@@ -300,6 +304,14 @@ def over_budget_needs(lines: Iterable[BudgetLine]) -> Iterator[Need]:
             text = f"account {line.account} has used its {limit}; it goes on at {local_time(line.until)}"
             subject = f"{line.account} {line.name} {line.until.date()}"
             yield Need.of(NeedKind.OVER_BUDGET, subject, text, "torch-tasks budget", account=line.account)
+
+
+def backup_needs(backups: Iterable[LastBackup]) -> Iterator[Need]:
+    """The machines whose last standing backup failed, or lacks something."""
+    for last in backups:
+        if last.trouble:
+            text = f"the backup of {local_time(last.at)} on {last.node} failed or lacks something: {last.trouble}"
+            yield Need.of(NeedKind.BACKUP, last.node, text, "torch-tasks backup FILE", since=last.at)
 
 
 def _unroutable(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[tuple[str, int]]:

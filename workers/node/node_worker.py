@@ -33,6 +33,7 @@ from torch_tasks.tasks.dead_letters import DeadLetters, note_refused
 from torch_tasks.workers.git.discipline import GitDiscipline
 from torch_tasks.workers.host.put_back import put_back_for_machine
 from torch_tasks.workers.node.audit_keeper import AuditKeeper
+from torch_tasks.workers.node.backup_keeper import BackupKeeper
 from torch_tasks.workers.node.keys_keeper import KeysKeeper
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.machine_pages import machine_pages
@@ -91,6 +92,8 @@ class NodeStep(bootsteps.StartStopStep):
         self._loops += [KeysKeeper(fleet()).loop, self._rollups.loop]
         if channels := senders(fleet().settings):
             self._loops.append(Notifier(channels, fleet()).loop)
+        if folder := fleet().settings.backup_dir:
+            self._loops.append(BackupKeeper(folder, fleet()).loop)
         if endpoint := fleet().settings.otlp_endpoint:
             self._loops.append(SpanSender(endpoint, fleet()).loop)
         readiness = ReadinessProbe(lambda: lacks_of_node(fleet(), self.agents.reports))

@@ -46,6 +46,7 @@ AGENTS = PAGES["agents.md"]
 SERVER = PAGES["server.md"]
 SECURITY = PAGES["security.md"]
 REPORT = PAGES["report.md"]
+BACKUP = PAGES["backup.md"]
 DEPLOY = PAGES["deploy.md"]
 NOT_RUN = {"mcp.md"}
 """Run elsewhere: by tests/real_agents."""
@@ -164,6 +165,20 @@ def test_keys_are_made_rotated_and_revoked_as_it_is_written(run: Callable[..., s
     assert "ci-keys: program ci, serial" in said
     assert re.search(r"the root (\w{16}) follows (?!\1)\w{16}", said)
     assert said.splitlines()[-1].startswith("revoked: program ci, serial")
+
+
+def test_a_fleet_is_backed_up_and_restored_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
+    [commands] = blocks("bash", BACKUP)
+    try:
+        said = run("bash", "-ec", commands)
+    finally:
+        Stack(Settings(state_dir=Path(environment["HOME"]) / "elsewhere")).down(keep_agents=False)
+    assert "whole, signed by node" in said
+    assert "0 tasks are open and 1 had ended" in said
+    restored = said.partition("restored fleet.backup")[2]
+    assert "succeeded" in restored
+    assert "it has ended" in restored
+    assert "0 tasks enqueued here came after the backup" in restored
 
 
 def test_agents_of_several_machines_start_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
