@@ -303,7 +303,6 @@ class Settings(BoxSettings, TelemetrySettings, NotifySettings, BackupSettings, S
     agents: Annotated[tuple[AgentSpec, ...], AfterValidator(each_id_once)] = Field(
         (), description="The agents that this machine's node worker keeps alive (`[[agents]]` tables in torch.toml)."
     )
-
     pools: tuple[Pool, ...] = Field(
         (),
         description="How many agents of which kind the fleet keeps (`[[pools]]` tables in torch.toml: role, skills, "
