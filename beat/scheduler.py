@@ -25,6 +25,7 @@ from torch_tasks.beat.slots import fire_of, plan_slots
 from torch_tasks.broker.connection import is_away
 from torch_tasks.errors import BrokerAway, Unreadable
 from torch_tasks.fleet import Fleet, fleet
+from torch_tasks.machine.fleet_keys import key_loops
 from torch_tasks.model import metrics
 from torch_tasks.model.checkin import Checkin, Fire, SlotOutcome, moment_of
 from torch_tasks.model.traceparent import HEADER, TraceParent
@@ -63,7 +64,7 @@ class TorchScheduler(Scheduler):
         if not lazy:
             _begin_tally(self._settings.state)
             self._follower.start()
-            self._loops += notice_loops(readiness.lacks)
+            self._loops += [*notice_loops(readiness.lacks), *key_loops(fleet())]
             for loop in self._loops:
                 loop.start()
 

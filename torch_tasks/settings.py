@@ -328,7 +328,7 @@ class Settings(BoxSettings, TelemetrySettings, NotifySettings, BackupSettings, S
         None, description="Where people reach this machine. Unset: its address towards the broker."
     )
     agents_limit: int = Field(200, gt=0, description="How many agents the whole fleet may have.")
-    agents_per_node: int = Field(32, gt=0, description="How many agents this machine may have.")
+    agents_per_node: int = Field(32, ge=0, description="How many agents this machine may have.")
     agents_per_role: int = Field(64, gt=0, description="How many agents of one role the fleet may have.")
     role_limits: dict[Role, Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict,
@@ -419,7 +419,7 @@ def _faults(error: ValidationError) -> Iterator[str]:
 
 #: Without ``TORCH_``: what an agent's program finds in its environment, and what the files in compose/ name.
 _SET_BY_TORCH = frozenset(
-    {"CONFIG_DIR", "AGENT_ID", "DESK", "TASK_ID", "INCARNATION", "CONTEXT", "ANSWER", "BROKER_PASSWORD", "MARK"}
+    {"CONFIG_DIR", "AGENT_ID", "DESK", "TASK_ID", "INCARNATION", "CONTEXT", "ANSWER", "IMAGE", "MARK"}
 )
 _BEGINNINGS_SET_BY_TORCH = ("NOTIFY_", "TEST_")
 _ALIKE = 0.75

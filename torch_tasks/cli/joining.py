@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sys
+import time
+from pathlib import Path
 
 import click
 
+from torch_tasks.caller import CallerKind
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import as_json_or_line
-from torch_tasks.errors import ProcessNotStarted
+from torch_tasks.errors import ProcessNotStarted, WrongUsage
 from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.machine.joining import JoinToken, invite_machine
 from torch_tasks.machine.joining import join as join_fleet
 from torch_tasks.settings import settings
+from torch_tasks.signing.keyring import keyring
 from torch_tasks.system.processes import Processes
+
+_LOOK_SECONDS = 1.0
 
 
 @click.command()
@@ -35,10 +41,17 @@ def invite(minutes: int, name: str | None, json_wanted: bool) -> None:
 
 
 @click.command()
-@click.argument("token")
+@click.argument("token", required=False)
+@click.option(
+    "--from",
+    "file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Read TOKEN from this file, once it is there; a machine that has joined needs none.",
+)
 @click.option("--timeout", type=Duration(), default=30.0, help="How long it waits for the answer (default: 30s).")
 @JSON
-def join(token: str, timeout: float, json_wanted: bool) -> None:
+def join(token: str | None, file: Path | None, timeout: float, json_wanted: bool) -> None:
     """Make this machine one of the fleet that made TOKEN; `-`: read it from standard input.
 
     Its key is made here and never leaves it. Afterwards `torch-tasks up` and `torch-tasks node` work without settings.
@@ -46,7 +59,25 @@ def join(token: str, timeout: float, json_wanted: bool) -> None:
     refuse_in_pane(settings().state, "node join")
     if Processes(settings().state.run).all_running():
         raise ProcessNotStarted("this machine's stack is up, with the keys that it has; 'torch-tasks down' first")
-    text = sys.stdin.read() if token == "-" else token  # noqa: S105 - no password
-    own = join_fleet(JoinToken.read(text.strip()), settings(), timeout).certificate
+    if (token is None) == (file is None):
+        raise WrongUsage("name a token, or --from and the file that has it")
+    if file and settings().state.joined.exists():
+        own = keyring(settings()).identity(CallerKind.NODE).certificate
+    else:
+        text = _awaited(file) if file else sys.stdin.read() if token == "-" else str(token)  # noqa: S105 - no password
+        own = join_fleet(JoinToken.read(text.strip()), settings(), timeout).certificate
     facts = {"node": own.name, "fleet": own.fleet, "serial": own.serial, "ends": own.ends_at.isoformat()}
     as_json_or_line(json_wanted, facts, f"{own.name} is a machine of fleet {own.fleet}; 'torch-tasks up' starts it")
+
+
+def _awaited(file: Path) -> str:
+    """The token in the file, which somebody puts there sooner or later."""
+    if not file.exists():
+        name = settings().node
+        click.echo(
+            f"waiting for a token in {file}; 'torch-tasks node invite --name {name}' on the root's machine makes it",
+            err=True,
+        )
+    while not file.exists() or not (text := file.read_text()):
+        time.sleep(_LOOK_SECONDS)
+    return text

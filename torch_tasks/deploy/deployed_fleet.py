@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import urlsplit
 
 from kombu.transport.redis import SWEEP_BINDINGS
 from pydantic import BaseModel, SecretStr
@@ -41,7 +42,7 @@ class WrittenSetting:
 class DeployedFleet:
     """The fleet of these settings, in the words of the templates."""
 
-    def __init__(self, settings: Settings, nodes: int = 1) -> None:
+    def __init__(self, settings: Settings, nodes: int = 1, namespace: str = "torch") -> None:
         changed = [name for name in Settings.model_fields if _differs(settings, name)]
         taken = [name for name in changed if name not in OF_ONE_MACHINE]
         self.version = version("torch-tasks")
@@ -58,6 +59,10 @@ class DeployedFleet:
         self.broker_scripts = sha1(SWEEP_BINDINGS.encode(), usedforsecurity=False).hexdigest()
         """The scripts of kombu's that do not declare their keys, as DragonflyDB wants to know."""
         self.nodes = nodes
+        self.namespace = namespace
+        self.broker_port = urlsplit(self.broker or "").port or 6379
+        self.broker_pod_memory = f"{settings.broker_memory // (1 << 20) * 3 // 2 + 512}Mi"
+        """With room for a snapshot, which is written while the data changes."""
         self.server_port = settings.server_port
         self.node_port = settings.metrics_port
         self.beat_port = settings.metrics_beat_port

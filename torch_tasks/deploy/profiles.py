@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -48,6 +51,44 @@ SYSTEMD = Profile(
 )
 
 
+_RULES = ("monitoring/alerts.yml", "monitoring/grafana-source.yaml", "monitoring/grafana-dashboards.yaml")
+
+COMPOSE = Profile(
+    "compose",
+    (
+        *("compose.yaml", "monitoring.yaml", ".env.example", "first-start", "config/torch.toml"),
+        *("monitoring/prometheus.yml", "monitoring/collector.yaml"),
+    ),
+    (
+        "docker build -f compose/Dockerfile -t torch-tasks:{version} .    # in a clone of Torch",
+        "torch-tasks deploy secrets --out {out}/secrets",
+        "{out}/first-start",
+    ),
+    copied=(*_RULES, *(f"monitoring/dashboards/{file.name}" for file in sorted(MONITORING.glob("dashboards/*.json")))),
+    configuration="config",
+    executable=frozenset({"first-start"}),
+)
+
+
+_OF_THE_FLEET = ("namespace", "broker", "root", "nodes", "beats", "server", "network-policies", "disruption-budgets")
+KUBERNETES = Profile(
+    "kubernetes",
+    (
+        *("first-start", "invite", "base/kustomization.yaml", "base/config/torch.toml"),
+        *(f"base/{name}.yaml" for name in _OF_THE_FLEET),
+        *("autoscaling/kustomization.yaml", "autoscaling/hpa.yaml"),
+        *("operator/kustomization.yaml", "operator/dragonfly.yaml"),
+    ),
+    (
+        "docker build -f compose/Dockerfile -t torch-tasks:{version} .    # in a clone of Torch; then push it",
+        "torch-tasks deploy secrets --namespace {namespace} --out {out}/secrets",
+        "{out}/first-start",
+    ),
+    configuration="base/config",
+    executable=frozenset({"first-start", "invite"}),
+)
+
+
 def files_of(profile: Profile, fleet: DeployedFleet) -> dict[str, str]:
     """Each file's name and text."""
     environment = Environment(
@@ -58,12 +99,18 @@ def files_of(profile: Profile, fleet: DeployedFleet) -> dict[str, str]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    values = {"fleet": fleet, "commands": commands, "words": " ".join}
+    configured = _users_configuration() if profile.configuration else {}
+    values: dict[str, Any] = {"configuration": ["torch.toml", *configured]}
+    values |= {"fleet": fleet, "commands": commands, "words": " ".join, "listed": lambda words: json.dumps(list(words))}
     made = {name: environment.get_template(f"{profile.name}/{name}.j2").render(values) for name in profile.templates}
+    made = {name: _tidy(text) if name.endswith(".yaml") else text for name, text in made.items()}
     made |= {name: (MONITORING.parent / name).read_text() for name in profile.copied}
-    if profile.configuration:
-        made |= {f"{profile.configuration}/{name}": text for name, text in _users_configuration().items()}
-    return made
+    return made | {f"{profile.configuration}/{name}": text for name, text in configured.items()}
+
+
+def _tidy(text: str) -> str:
+    """YAML without the blank lines that templates leave within a block, and with one of them between blocks."""
+    return re.sub(r"\n(?:[ \t]*\n)+", "\n\n", re.sub(r"\n(?:[ \t]*\n)+(?= {4})", "\n", text)).rstrip() + "\n"
 
 
 def _users_configuration() -> dict[str, str]:
@@ -86,4 +133,5 @@ def write(profile: Profile, fleet: DeployedFleet, out: Path, *, force: bool) -> 
 
 def next_steps(profile: Profile, fleet: DeployedFleet, out: Path) -> Sequence[str]:
     """The commands that make a fleet of the files."""
-    return [step.format(out=out, beat_port=fleet.beat_port, version=fleet.version) for step in profile.next_steps]
+    facts = {"out": out, "beat_port": fleet.beat_port, "version": fleet.version, "namespace": fleet.namespace}
+    return [step.format(**facts) for step in profile.next_steps]

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 
 from torch_tasks import keys
-from torch_tasks.caller import CallerKind
+from torch_tasks.caller import Caller, CallerKind, acting_as
 from torch_tasks.errors import BadSignature, BrokerAway, KeysUnusable, OtherFleet, SignatureRefused
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.signing.ed25519 import new_key, public_key_of
@@ -19,11 +19,13 @@ from torch_tasks.signing.fleet_keys import FleetKeys
 from torch_tasks.signing.keyring import FLEET_FILE, Identity, Keyring, keyring
 from torch_tasks.signing.signature import Purpose, sign, verify
 from torch_tasks.system.files import exclusive, write_private
+from torch_tasks.system.loops import Loop
 
 log = logging.getLogger(__name__)
 
 _REQUEST_SECONDS = 600.0
 _ASK_SECONDS = 0.2
+_HEAR_SECONDS = 10.0
 _TRUSTED_SECONDS = 60.0
 """For how long a process goes by it that the broker is its fleet's."""
 _checked: dict[str, float] = {}
@@ -150,6 +152,26 @@ class CertificateDesk:
                 log.info("renewed the certificate of %s", asker.owner)
             except (SignatureRefused, ValueError) as error:
                 log.error("a request for a certificate is refused: %s", error)
+
+
+def key_loops(of: Fleet) -> list[Loop]:
+    """What has a machine on which no node worker runs hear what the root says, and its key renewed in time.
+
+    None where nothing is signed, or where the root is.
+    """
+    if of.settings.signing == "off" or not (of.settings.keys_folder / FLEET_FILE).exists():
+        return []
+    ring = keyring(of.settings)
+    if ring.may_issue:
+        return []
+    desk = CertificateDesk(of, ring)
+
+    def play_round() -> None:
+        with acting_as(Caller(other=CallerKind.NODE, own_name=ring.node)):
+            agree(of, ring)
+            desk.renew_own()
+
+    return [Loop("have the key renewed", play_round, pause=_HEAR_SECONDS)]
 
 
 def rotated_elsewhere(ring: Keyring, seconds: float) -> Identity:

@@ -219,6 +219,8 @@ def test_a_fleet_moves_from_a_laptop_to_servers_as_it_is_written(run: Callable[.
     said = run("bash", "-ec", "\n".join(blocks("bash", DEPLOY)))
     assert "on a laptop\n" in said
     next_steps = said[said.index("Next:\n") :].splitlines()[1:4]
+    assert "made fleet/secrets/broker-admin" in said
+    assert "wrote cluster/base/nodes.yaml" in said
     [written] = [block for block in blocks("text", DEPLOY) if "install -D" in block]
     assert [step.strip() for step in next_steps] == written.splitlines()
 

@@ -12,12 +12,13 @@ from click.testing import CliRunner, Result
 
 from torch_tasks.cli.deploy import deploy
 from torch_tasks.deploy.deployed_fleet import OF_ONE_MACHINE, DeployedFleet, toml
-from torch_tasks.deploy.profiles import SYSTEMD, Profile, files_of
+from torch_tasks.deploy.profiles import COMPOSE, KUBERNETES, SYSTEMD, Profile, files_of
 from torch_tasks.errors import TorchError
 from torch_tasks.settings import Settings, settings
 
-COMPOSE = Path(__file__).resolve().parents[3] / "compose"
-FOLDERS = [(SYSTEMD, COMPOSE / "systemd")]
+REPOSITORYS = Path(__file__).resolve().parents[3] / "compose"
+FOLDERS = [(SYSTEMD, REPOSITORYS / "systemd"), (COMPOSE, REPOSITORYS), (KUBERNETES, REPOSITORYS / "kubernetes")]
+NODES = 2
 """Each profile, and where its default output lies."""
 
 
@@ -36,7 +37,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def files(profile: Profile, **given: Any) -> dict[str, str]:
     """What is written for a fleet of these settings."""
-    return files_of(profile, DeployedFleet(Settings(**given)))
+    return files_of(profile, DeployedFleet(Settings(**given), NODES))
 
 
 def run(*words: str) -> Result:

@@ -21,7 +21,7 @@ OPTIONS = {
     "up": "--agent --no-beat --no-flower --detach --keep-agents",
     "down": "--keep-agents",
     "answer": "TASK REPLY",
-    "deploy": "systemd",
+    "deploy": "systemd compose kubernetes secrets",
     "done": "TASK",
     "fail": "TASK",
     "progress": "TASK",

@@ -29,7 +29,8 @@ LOCAL = {
     "broker add", "broker make", "broker remove", "broker rotate", "broker users",
     "certify", "compat install", "completion", "console", "demo", "doctor", "down", "init", "keys issue", "keys list",
     "keys revoke", "keys rotate", "kinds", "logs", "mcp", "node", "node invite",
-    "node join", "operations", "serve", "token create", "token list", "token revoke", "up", "version", "deploy systemd",
+    "node join", "operations", "serve", "token create", "token list", "token revoke", "up", "version",
+    "deploy systemd", "deploy compose", "deploy kubernetes", "deploy secrets",
     "worker",
 }  # fmt: skip
 #: What no command asks for: programs do, or the command line itself while a person types.
