@@ -16,7 +16,13 @@ from torch_tasks.server.console.pages import PAGES
 
 PLAIN = [page.path for page in PAGES if "{" not in page.path]
 """The pages that are about nothing in particular."""
-TRIED = [*PLAIN, "/me", "/login"]
+OF_ONE = [
+    page.path.format(task_id="hello", agent_id="dev-0", agent="dev-0", id="morning", text="answer")
+    for page in PAGES
+    if "{" in page.path
+]
+"""Those that are about one task, one agent, one check-in."""
+TRIED = [*PLAIN, *OF_ONE, "/me", "/login"]
 LOOKS = [(size, colours) for size in ("phone", "desk") for colours in ("dark", "light")]
 _SHIFTS = """
     window.shifted = 0;
@@ -38,6 +44,7 @@ def agents(server: Served, shared_node: Node, torch: Torch) -> Iterator[None]:
         shared_node.agent_worker(f"dev-{number}")
     torch.enqueue("echo hello", id="hello", agent="dev-0").result(timeout=60)
     torch.enqueue("true", id="nobody-can", skills=["cobol"])
+    torch.checkins.add("every day at 8:00", "Report what you did yesterday.", "dev-0", id="morning")
     yield
     shared_node.end_workers()
 
@@ -51,7 +58,7 @@ def window(request: pytest.FixtureRequest, browser: Chromium, server: Served) ->
 
 @pytest.mark.parametrize("path", TRIED)
 def test_nothing_keeps_a_person_from_reading_it(window: Window, path: str) -> None:
-    window.page.goto(path)
+    assert window.page.goto(path).ok  # type: ignore[union-attr]
     found = Axe().run(window.page).response["violations"]
     grave = [one for one in found if one["impact"] in ("serious", "critical")]
     assert not grave, "\n".join(f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in grave)

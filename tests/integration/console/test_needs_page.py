@@ -80,6 +80,16 @@ def test_an_answer_to_a_question_that_was_answered_elsewhere_says_so(
     assert task.result(timeout=30).answer == "Then Red."
 
 
+def test_a_question_is_answered_in_words(window: Window, torch: Torch) -> None:
+    task = asking(torch, "paint the fence")
+    question = card(window, task)
+    question.get_by_text("Answer in words").click()
+    question.get_by_label("Your answer").fill("blue")
+    question.get_by_role("button", name="Answer", exact=True).click()
+    expect(question).to_have_count(0)
+    assert task.result(timeout=30).answer == "Then Blue."
+
+
 def test_a_form_works_without_scripts(browser: Chromium, server: Served, fake: FakeKind, torch: Torch) -> None:
     task = asking(torch, "paint the roof")
     with logged_in(browser, server) as scripted:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from chromium import Chromium, Window, logged_in
 from git_parts import Repository
-from nodes import AgentWorker, Node
+from nodes import AgentWorker, Broker, Node
 from playwright.sync_api import Page, expect
-from served import Served
+from served import Served, served
 from waiting import until
 
-from torch_tasks import TaskState, Torch
+from torch_tasks import TaskState, Torch, keys
 
 HOSTILE = "<script>window.was_run = 1</script><img src=x onerror='window.was_run = 2'> \x1b[31mred \u202eoot"
 
@@ -82,6 +82,38 @@ def test_the_page_of_a_task_shows_its_evidence(page: Page, torch: Torch) -> None
     expect(page.locator(".spans")).to_contain_text("attempt 1: dev-1")
     page.locator("#answer").get_by_role("link", name="As it was written").click()
     expect(page.locator("pre")).to_contain_text("see [it](https://x.example/)")
+
+
+def test_a_task_is_handed_over_to_the_agent_that_is_typed(
+    page: Page, torch: Torch, shared_node: Node, tmp_path: Path
+) -> None:
+    shared_node.agent_worker("dev-2")
+    script = f"[ -e {tmp_path}/second ] || {{ touch {tmp_path}/second; sleep 600; }}; echo by $TORCH_AGENT"
+    task = torch.enqueue(script, title="For somebody else", agent="dev-1")
+    until((tmp_path / "second").exists, "the first agent has begun")
+    page.goto(f"/tasks/{task.id}")
+    page.get_by_text("Hand over", exact=True).first.click()
+    page.get_by_label("To an agent or a role").fill("dev-2")
+    page.get_by_label("What it should know").fill("Mind the <b>step</b>")
+    page.get_by_role("button", name="Hand over").click()
+    expect(page.locator("#state .state")).to_have_text("succeeded", timeout=40_000)
+    expect(page.locator("#handoffs")).to_contain_text("handed it over to dev-2 from dev-1")
+    expect(page.locator("#handoffs pre").first).to_have_text("Mind the <b>step</b>")
+    assert task.record().agent == "dev-2"
+
+
+def test_a_success_that_no_node_signed_is_shown_as_not_believed(
+    browser: Chromium, broker: Broker, torch: Torch, dev: AgentWorker
+) -> None:
+    task = torch.enqueue("false", title="Too good to be true", agent="dev-1")
+    assert task.result(timeout=40).status is TaskState.FAILED
+    broker.client.hset(keys.task_record(task.id), "state", "succeeded")
+    with served(broker, TORCH_SIGNING="enforce") as strict, logged_in(browser, strict) as window:
+        window.page.goto(f"/tasks/{task.id}")
+        expect(window.page.locator("#state")).to_contain_text("succeeded (not believed)")
+        expect(window.page.locator("main")).to_contain_text("no node of this fleet says so")
+        window.page.goto("/tasks")
+        expect(window.page.locator(f"#row-{task.id}")).to_contain_text("succeeded (not believed)")
 
 
 def test_a_dead_task_is_replayed(page: Page, torch: Torch, tmp_path: Path) -> None:
