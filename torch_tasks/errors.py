@@ -91,6 +91,10 @@ class OtherFleet(SignatureRefused):
     """A broker, or a token to join, belongs to another fleet than this machine's keys."""
 
 
+class OtherFormat(TorchError):
+    """A broker holds what a release of Torch wrote that this one cannot share a fleet with; nothing was tried."""
+
+
 class JoinRefused(SignatureRefused):
     """A token to join a fleet does not count, or the machine that shows it cannot be taken in."""
 

@@ -17,6 +17,7 @@ from torch_tasks.store.audit_heads import AuditHeads
 from torch_tasks.store.checkins import CheckinRecords
 from torch_tasks.store.denials import Denials
 from torch_tasks.store.done_orders import DoneOrders
+from torch_tasks.store.fleet_format import FormatNote
 from torch_tasks.store.holds import Holds
 from torch_tasks.store.key_exchange import KeyExchange
 from torch_tasks.store.ledger import Ledger, ledger_of
@@ -123,6 +124,11 @@ class Fleet:
     def standing_backups(self) -> LastBackups:
         """How the last backup ended that each machine took by itself."""
         return LastBackups(self.client)
+
+    @cached_property
+    def format_note(self) -> FormatNote:
+        """In which format the broker holds all of it."""
+        return FormatNote(self.client, str(self.settings.broker().place))
 
     @cached_property
     def key_exchange(self) -> KeyExchange:

@@ -118,6 +118,8 @@ CHECKIN_CHANGES = f"{PREFIX}checkin_changes"
 #: The lock of the leading beat, and how often another beat has taken the lead.
 BEAT_LEADER = f"{PREFIX}beat_leader"
 BEAT_EPOCH = f"{PREFIX}beat_epoch"
+#: The format of all that lies on this broker, and the release that said so first, as JSON.
+FLEET_FORMAT = f"{PREFIX}fleet_format"
 #: String: what the fleet's root says of the fleet's keys, signed.
 FLEET_KEYS = f"{PREFIX}fleet_keys"
 #: Hash of a public key → the signed request of a machine for a certificate.

@@ -164,7 +164,8 @@ class BrokerPart:
         manifest, gate = self.archive.manifest, Gate(self.fleet.client)
         client = connect(self.fleet.settings.broker(), decoded=False)
         present = names(client, lambda fate: fate is not Fate.EPHEMERAL)
-        self._require_empty(gate.being_restored(), [one for one in present if one != keys.FLEET_KEYS], replace=replace)
+        found = [one for one in present if one not in (keys.FLEET_KEYS, keys.FLEET_FORMAT)]
+        self._require_empty(gate.being_restored(), found, replace=replace)
         gate.close(manifest.id, manifest.epoch)
         delete_keys(client, [one for one in names(client, lambda _: True) if not _stays(one)])
         count = write_keys(client, self._copies(client))

@@ -62,6 +62,7 @@ def doctor(json_wanted: bool) -> None:
         "ledger": _ledger,
         "audit": _audit,
         "messages": partial(_asked, "messages"),
+        "releases": partial(_asked, "releases"),
         "agents": partial(_asked, "agents"),
         "programs": _programs,
         "stopped": _stopped,

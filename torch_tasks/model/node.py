@@ -8,6 +8,7 @@ from pydantic import AwareDatetime
 
 from torch_tasks.model.agent import AgentStatus
 from torch_tasks.model.fields import AgentId, Model, Skills
+from torch_tasks.model.fleet_format import FORMAT
 
 
 class KeptState(StrEnum):
@@ -67,6 +68,8 @@ class NodeInfo(Model):
     address: str
     """Where a person reaches it, as by ssh."""
     version: str
+    format: int = FORMAT
+    """In which it reads and writes what the fleet shares."""
     labels: Skills = ()
     capacity: Capacity
     state_dir: str

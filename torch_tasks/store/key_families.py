@@ -82,6 +82,7 @@ _NAMES: dict[str, Fate] = {
     keys.CHECKIN_CHANGES: _E,
     keys.BEAT_LEADER: _E,
     keys.BEAT_EPOCH: _R,
+    keys.FLEET_FORMAT: _K,
     keys.FLEET_KEYS: _K,
     keys.CERTIFICATE_REQUESTS: _E,
     keys.JOIN_REQUESTS: _E,

@@ -48,6 +48,7 @@ SECURITY = PAGES["security.md"]
 REPORT = PAGES["report.md"]
 BACKUP = PAGES["backup.md"]
 DEPLOY = PAGES["deploy.md"]
+UPGRADING = PAGES["upgrading.md"]
 NOT_RUN = {"mcp.md"}
 """Run elsewhere: by tests/real_agents."""
 SERVER_IN_DOCS = "127.0.0.1:5556"
@@ -223,6 +224,13 @@ def test_a_fleet_moves_from_a_laptop_to_servers_as_it_is_written(run: Callable[.
     assert "wrote cluster/base/nodes.yaml" in said
     [written] = [block for block in blocks("text", DEPLOY) if "install -D" in block]
     assert [step.strip() for step in next_steps] == written.splitlines()
+
+
+def test_a_machine_is_upgraded_as_it_is_written(run: Callable[..., str]) -> None:
+    [commands] = blocks("bash", UPGRADING)
+    said = run("bash", "-ec", commands)
+    assert "ended: up, beat, node, broker\n" in said
+    assert re.search(r"^ok +releases: +Torch \S+ \(format \d+\) on \S+$", said, re.MULTILINE)
 
 
 def test_agents_work_together_as_it_is_written(run: Callable[..., str]) -> None:

