@@ -175,7 +175,8 @@ def test_a_beat_tells_systemd_what_it_waits_for_and_that_it_is_ready(tmp_path: P
         [status] = [line for line in heard if line.startswith("STATUS=")]
         assert "broker" in status
         start_broker(settings)
-        Gate(connect(administrators_address(settings))).open_new()  # as the fleet's first worker does
+        gate = Gate(connect(administrators_address(settings)))
+        until(lambda: gate.enter(gate.state().identity, 0, 0).open, "the gate opens, as a worker has it opened")
         assert "STATUS=ready" in listener.hear_until("READY=1")
         listener.hear_until("WATCHDOG=1")  # and again, for its watchdog
         beat.terminate()
