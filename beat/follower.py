@@ -97,14 +97,15 @@ class Follower:
     def _read_all(self) -> None:
         """Copy all entries: the journal is new, or more has changed than the stream of changes holds."""
         begun, newest = time.time(), self._timetable.newest()
-        if not self._reconciler.is_known(self):  # settle() has to put back first what the broker forgot
+        server = self._reconciler.server_that_knows(self)
+        if server is None:  # settle() has to put back first what the broker forgot
             self._settled.wait(_RETRY_SECONDS)
             self._settled.clear()
             return
         for ids in self._timetable.ids():
             self._journal.write(self._timetable.accounts(ids))
             self._journal.mark_seen(ids)
-        if self._reconciler.is_known(self):
+        if self._reconciler.server_that_knows(self) == server:
             self._journal.forget_unseen(begun)
             self._journal.mark_followed(newest)
         self._wake.set()

@@ -16,6 +16,7 @@ BUILT = (
     "workers",
     "beat",
     "config",
+    "compose",
     "pyproject.toml",
     "README.md",
     "LICENSE",

@@ -27,7 +27,7 @@ from chaos.broker import Broker
 from torch_tasks.beat.journal import Journal
 from torch_tasks.errors import BrokerUnreachable, StaleWriter
 from torch_tasks.fleet import fleet
-from torch_tasks.model.checkin import At, Checkin, CheckinState, Every, SlotOutcome, derived_id
+from torch_tasks.model.checkin import At, Checkin, CheckinState, Every, Misfire, SlotOutcome, derived_id
 
 LONG = os.environ.get("TORCH_TEST_LONG") == "1"
 STORM_SECONDS = 300.0 if LONG else 20.0
@@ -111,7 +111,8 @@ def test_each_slot_arrives_once_whatever_dies(broker: Broker, machine: BeatMachi
     store, dice = fleet().checkins, random.Random(seed)
     start = store.now() + timedelta(seconds=5)
     ends = start + timedelta(seconds=STORM_SECONDS)
-    each = [checkin(schedule=Every(seconds=1, start=start), ends=ends, when="now") for _ in range(REPEATED)]
+    every = {"schedule": Every(seconds=1, start=start), "ends": ends, "misfire": Misfire.ALL}
+    each = [checkin(when="now", **every) for _ in range(REPEATED)]
     moments = [start + timedelta(seconds=dice.uniform(0, STORM_SECONDS)) for _ in range(ONCE)]
     once = [checkin(schedule=At(at=moment), when="now") for moment in moments]
     asked = [*each, *once]

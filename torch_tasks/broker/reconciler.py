@@ -50,7 +50,16 @@ class Reconciler:
 
     def is_known(self, source: Source) -> bool:
         """Whether the broker still has what the source knew when it was last reconciled."""
-        return bool(self._client.hget(keys.RECONCILED, source.name) == identity_of(self._client))
+        return self.server_that_knows(source) is not None
+
+    def server_that_knows(self, source: Source) -> str | None:
+        """The server process that answers, if it has what the source knew when it was last reconciled.
+
+        Only what is read between two answers that are the same is what that server has: between two different ones
+        the broker may have been empty for a while.
+        """
+        noted, identity = self._client.hget(keys.RECONCILED, source.name), identity_of(self._client)
+        return identity if noted == identity else None
 
     def reconcile(self, source: Source, *, always: bool = False) -> None:
         """Have the source put back what it knows, if the broker may have forgotten it, or ``always``."""

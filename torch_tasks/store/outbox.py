@@ -103,8 +103,10 @@ class Outbox:
             return
         source = SentMessages(self.name, self._sent, inboxes, send)
         reconciler.reconcile(source)
+        server = reconciler.server_that_knows(source)
         found = list(itertools.chain.from_iterable(source.batches()))
-        has_expired = reconciler.is_known(source)  # asked afterwards: what it does not know, it has not forgotten
+        # What a server does not know that had all of it before and has it now, it has not forgotten.
+        has_expired = server is not None and reconciler.server_that_knows(source) == server
         for file, state in found:
             if state.settled if state else has_expired:
                 file.unlink(missing_ok=True)
