@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from chromium import Chromium, Window, logged_in
 from git_parts import Repository
-from nodes import AgentWorker, Broker, Node
+from nodes import AgentWorker, Node
 from playwright.sync_api import Page, expect
-from served import Served, served
+from served import Served
 from waiting import until
 
-from torch_tasks import TaskState, Torch, keys
+from torch_tasks import TaskState, Torch
 
 HOSTILE = "<script>window.was_run = 1</script><img src=x onerror='window.was_run = 2'> \x1b[31mred \u202eoot"
 
@@ -100,20 +100,6 @@ def test_a_task_is_handed_over_to_the_agent_that_is_typed(
     expect(page.locator("#handoffs")).to_contain_text("handed it over to dev-2 from dev-1")
     expect(page.locator("#handoffs pre").first).to_have_text("Mind the <b>step</b>")
     assert task.record().agent == "dev-2"
-
-
-def test_a_success_that_no_node_signed_is_shown_as_not_believed(
-    browser: Chromium, broker: Broker, torch: Torch, dev: AgentWorker
-) -> None:
-    task = torch.enqueue("false", title="Too good to be true", agent="dev-1")
-    assert task.result(timeout=40).status is TaskState.FAILED
-    broker.client.hset(keys.task_record(task.id), "state", "succeeded")
-    with served(broker, TORCH_SIGNING="enforce") as strict, logged_in(browser, strict) as window:
-        window.page.goto(f"/tasks/{task.id}")
-        expect(window.page.locator("#state")).to_contain_text("succeeded (not believed)")
-        expect(window.page.locator("main")).to_contain_text("no node of this fleet says so")
-        window.page.goto("/tasks")
-        expect(window.page.locator(f"#row-{task.id}")).to_contain_text("succeeded (not believed)")
 
 
 def test_a_dead_task_is_replayed(page: Page, torch: Torch, tmp_path: Path) -> None:
