@@ -145,6 +145,10 @@ class TaskIdTaken(InvalidTask):
     """Another task was accepted under this id; it stays as it is."""
 
 
+class UnknownFleet(WrongUsage):
+    """The settings name no other fleet so."""
+
+
 class UnknownDependency(InvalidTask):
     """A task is to begin after one that was never accepted."""
 

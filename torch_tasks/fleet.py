@@ -15,6 +15,7 @@ from torch_tasks.store.accounts import Account, Budgets
 from torch_tasks.store.agents import AgentRecords, SoftPins
 from torch_tasks.store.audit_heads import AuditHeads
 from torch_tasks.store.checkins import CheckinRecords
+from torch_tasks.store.crossings import Crossings
 from torch_tasks.store.denials import Denials
 from torch_tasks.store.done_orders import DoneOrders
 from torch_tasks.store.fleet_format import FormatNote
@@ -109,6 +110,11 @@ class Fleet:
     def audit_heads(self) -> AuditHeads:
         """How far the audit of each node is."""
         return AuditHeads(self.client)
+
+    @cached_property
+    def crossings(self) -> Crossings:
+        """What waits on this machine for other fleets."""
+        return Crossings(self.settings.state.crossings)
 
     @cached_property
     def done_orders(self) -> DoneOrders:

@@ -22,6 +22,7 @@ from pydantic_settings import (
 from torch_tasks.backup_settings import BackupSettings
 from torch_tasks.config_files import config_file, default_state_dir, given_by_fleet, glance_at_state_dir
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
+from torch_tasks.fleets_settings import FleetsSettings
 from torch_tasks.model.agent import AgentSpec, each_id_once
 from torch_tasks.model.broker_address import BrokerAddress, standard_url
 from torch_tasks.model.broker_users import read_logins
@@ -48,7 +49,7 @@ Certify = Literal["auto", "warn", "off"]
 Signing = Literal["enforce", "warn", "off"]
 
 
-class Settings(BoxSettings, TelemetrySettings, NotifySettings, BackupSettings, ServerSettings):
+class Settings(BoxSettings, TelemetrySettings, NotifySettings, BackupSettings, FleetsSettings, ServerSettings):
     """The settings of one process; read once, never changed afterwards."""
 
     model_config = SettingsConfigDict(env_prefix="TORCH_", env_ignore_empty=True, extra="forbid", frozen=True)

@@ -81,6 +81,8 @@ class StateFolder:
         """The tasks that were enqueued on this machine."""
         self.done_orders = path / "done-orders.jsonl"
         """What this machine's node worker did for the fleet, so that no message has it done twice."""
+        self.crossings = path / "crossings"
+        """What this machine has accepted for agents of other fleets, until they have it."""
         self.keys = path / "keys"
         """The keys with which this machine signs, and the roots that it trusts."""
         self.joined = path / "joined.json"

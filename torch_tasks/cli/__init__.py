@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 from torch_tasks.caller import own_desk
 from torch_tasks.config_files import glance, glance_at_state_dir
 from torch_tasks.errors import NothingRuns, TorchError, WrongUsage
-from torch_tasks.link import NO_SERVER, SERVER_VARIABLE, server_chosen
+from torch_tasks.link import NO_SERVER, SERVER_VARIABLE, TOKEN_VARIABLE, server_chosen
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.started_by_name import CERTIFY, NODE_COMMANDS, UP_AND_DOWN, load
 from torch_tasks.state_folder import TMUX, StateFolder
@@ -185,6 +185,21 @@ def _choose_link(server: str | None, words: Sequence[str]) -> None:
         os.environ[SERVER_VARIABLE] = NO_SERVER if is_local else str(server)
 
 
+def _server_named(server: str | None, fleet: str | None) -> str | None:
+    """The server through which a command goes; for another fleet, with that one's token from now on."""
+    if fleet is None:
+        return server
+    if server:
+        raise WrongUsage("--server and --fleet each name a fleet: leave one of them out")
+    from torch_tasks.link.elsewhere import door_of
+    from torch_tasks.settings import settings
+
+    door = door_of(fleet)
+    os.environ[TOKEN_VARIABLE] = str(door.token_file)
+    settings.cache_clear()
+    return door.server
+
+
 def _is_about_this_machine(words: Sequence[str]) -> bool:
     match words:
         case ["node", "invite" | "join", *_]:
@@ -251,7 +266,7 @@ class _Commands(VisibleCommand, click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         words = [*ctx._protected_args, *ctx.args]
         try:
-            _choose_link(ctx.params["server"], words)
+            _choose_link(_server_named(ctx.params["server"], ctx.params["fleet"]), words)
             _refuse_if_nothing_runs(words)
             return super().invoke(ctx)
         except TorchError as error:
@@ -262,7 +277,8 @@ class _Commands(VisibleCommand, click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="torch-tasks", prog_name="torch-tasks")
 @click.option("--server", metavar="URL", help="Reach the fleet through this server (default: TORCH_SERVER).")
-def main(server: str | None) -> None:
+@click.option("--fleet", metavar="NAME", help="Reach another fleet, one of those that the settings name.")
+def main(server: str | None, fleet: str | None) -> None:
     """Fleets of terminal agents, fed by Celery.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no able agent, 4 no broker, 5 not allowed, 124 timed out.

@@ -63,6 +63,7 @@ def doctor(json_wanted: bool) -> None:
         "audit": _audit,
         "messages": partial(_asked, "messages"),
         "releases": partial(_asked, "releases"),
+        **({"other fleets": partial(_asked, "other_fleets")} if _has_other_fleets() else {}),
         "agents": partial(_asked, "agents"),
         "programs": _programs,
         "stopped": _stopped,
@@ -208,6 +209,12 @@ def _metrics() -> str:
     if not settings().metrics:
         return "off (TORCH_METRICS=false)"
     return metrics_at(settings().state) or "shown while a node worker runs here, and none does"
+
+
+def _has_other_fleets() -> bool:
+    with suppress(InvalidSettings):
+        return bool(settings().fleets)
+    return False
 
 
 def _asked(check: str) -> Any:

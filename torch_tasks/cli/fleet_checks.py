@@ -70,6 +70,12 @@ def messages() -> str:
     return "through the broker" + (f", {waiting} wait on this disk to be sent" if waiting else "")
 
 
+def other_fleets() -> str:
+    """What waits here for each other fleet; a refusal was told to whoever asked."""
+    counts = {name: fleet().crossings.counts(name) for name in settings().fleets}
+    return "; ".join(f"{name}: {waiting} wait here, {refused} refused" for name, (waiting, refused) in counts.items())
+
+
 def releases() -> str:
     """Which release runs on which machine: those of one format may mix."""
     machines: dict[str, list[str]] = {}

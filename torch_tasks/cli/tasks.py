@@ -30,8 +30,9 @@ from torch_tasks.cli.output import (
 from torch_tasks.cli.tables import Column, cut, state
 from torch_tasks.cli.task_files import run_file
 from torch_tasks.client import Task, Torch
-from torch_tasks.errors import BrokerUnreachable, TaskEnded, TaskNotFinished
+from torch_tasks.errors import BrokerAway, TaskEnded, TaskNotFinished
 from torch_tasks.link import perform
+from torch_tasks.model.address import far_agent
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.options import FieldOptions, OneOf
 from torch_tasks.model.routing import believed_state
@@ -106,16 +107,23 @@ def run(
     handed = Torch().enqueue(text_of(prompt), **fields, **parameters)
     if not wait:
         as_json_or_line(json_wanted, {"id": handed.id, "spooled": handed.spooled}, handed.id)
-    if handed.spooled:
-        click.echo("The broker is away: the task waits on this machine's disk and is sent when it is back.", err=True)
-    elif not wait and unroutable_after is None:
-        with suppress(BrokerUnreachable):  # the task is accepted all the same
-            if (record := handed.record()).unroutable:
-                click.echo(f"{_no_agent_can(record)}. The task waits until one appears.", err=True)
+    _say_why_it_waits(handed, fields.get("agent"), look=not wait and unroutable_after is None)
     if unroutable_after is not None:
         _give_up_if_unroutable(handed, unroutable_after)
     if wait:
         _end_with(_await_end(handed, wait_timeout), json_wanted)
+
+
+def _say_why_it_waits(handed: Task, agent: str | None, *, look: bool) -> None:
+    """Where the task waits if it is not with its fleet yet; else, with ``look``, whether anybody can do it."""
+    if handed.spooled:
+        far = far_agent(agent)
+        until = f"its node worker has brought it to fleet {far.fleet}" if far else "the broker is back, which is away"
+        click.echo(f"The task waits on this machine's disk until {until}.", err=True)
+    elif look:
+        with suppress(BrokerAway):  # the task is accepted all the same
+            if (record := handed.record()).unroutable:
+                click.echo(f"{_no_agent_can(record)}. The task waits until one appears.", err=True)
 
 
 def _no_agent_can(record: TaskRecord) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, Unpack
 
+from torch_tasks.caller import own_desk
+from torch_tasks.client.far_task import FarTaskLink
 from torch_tasks.client.staff import SpawnFields, SpawnHandle, await_empty, retire
 from torch_tasks.client.task import Task, TaskFields, ids_of
 from torch_tasks.facades.agents import words
@@ -12,6 +14,7 @@ from torch_tasks.facades.checkins import Checkins
 from torch_tasks.facades.messages import NovaOrchestrator
 from torch_tasks.link import Link
 from torch_tasks.link import link as own_link
+from torch_tasks.model.address import far_agent
 from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.message import Sent
@@ -22,15 +25,26 @@ from torch_tasks.operations import fleet as operations
 from torch_tasks.operations.operation import Nothing
 from torch_tasks.orchestration.holds import HoldReport
 from torch_tasks.orchestration.staffing import DrainReport
+from torch_tasks.settings import settings
 from torch_tasks.system.surrounding_span import surrounding_span
 
 
 class Torch:
     """The fleet, for a program that gives it work. Settings come from the environment and ``torch.toml``."""
 
-    def __init__(self, *, server: str | None = None, token: str | None = None, link: Link | None = None) -> None:
-        """The fleet of this machine's settings, or the one behind the ``server`` at this address, with a ``token``."""
-        self._link = link or own_link(server, token)
+    def __init__(
+        self,
+        *,
+        server: str | None = None,
+        token: str | None = None,
+        fleet: str | None = None,
+        link: Link | None = None,
+    ) -> None:
+        """The fleet of this machine's settings, or the one behind the ``server`` at this address, with a ``token``.
+
+        ``fleet`` is the name that another fleet has in the settings (``[fleets.NAME]``).
+        """
+        self._link = link or (_link_to(fleet) if fleet else own_link(server, token))
 
     def enqueue(
         self, prompt: str, *, agent_kind: str | None = None, spool: bool = False, **fields: Unpack[TaskFields]
@@ -38,12 +52,13 @@ class Torch:
         """Hand a task to the fleet and return at once.
 
         It goes to a free agent with this ``role``, all of these ``skills`` and this ``agent_kind``, or to ``agent``
-        alone, in the order of ``priority``; after ``deadline`` it is not begun. The agent works in ``workdir``, for at
-        most ``timeout`` seconds; then the command ``check`` decides, which may send the task back ``check_rounds``
-        times. ``permissions`` answers what a coding agent asks for, ``fresh`` starts a new program for the task,
-        ``max_retries`` limits the tries after crashes of an agent. It begins when the tasks ``after`` have succeeded,
-        and fails if one of them does not. ``title`` is what it is called in lists, reports and branches. ``context``
-        is for the agent, ``metadata`` for the caller. Enqueueing the same ``id`` twice makes one task.
+        alone (``AGENT@FLEET`` is one of another fleet), in the order of ``priority``; after ``deadline`` it is not
+        begun. The agent works in ``workdir``, for at most ``timeout`` seconds; then the command ``check`` decides,
+        which may send the task back ``check_rounds`` times. ``permissions`` answers what a coding agent asks for,
+        ``fresh`` starts a new program for the task, ``max_retries`` limits the tries after crashes of an agent. It
+        begins when the tasks ``after`` have succeeded, and fails if one of them does not. ``title`` is what it is
+        called in lists, reports and branches. ``context`` is for the agent, ``metadata`` for the caller. Enqueueing
+        the same ``id`` twice makes one task.
 
         Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or :class:`LedgerUnusable`; then nothing was enqueued.
         With ``spool``, a task waits on this machine's disk while the broker is away.
@@ -56,7 +71,7 @@ class Torch:
         request = tasks.Enqueue.build(
             prompt=prompt, agent_kind=agent_kind, spool=spool, traceparent=surrounding_span(), **asked
         )
-        return Task(self._link.perform(tasks.enqueue, request).id, self._link)
+        return Task(self._link.perform(tasks.enqueue, request).id, self._link_of(request))
 
     def enqueue_all(self, specs: Iterable[TaskSpec], *, spool: bool = False) -> list[Task]:
         """Hand many tasks to the fleet, all of them or none; they may be ``after`` each other in any order.
@@ -66,6 +81,13 @@ class Torch:
         """
         asked = tasks.EnqueueAll(tasks=tuple(specs), spool=spool, traceparent=surrounding_span())
         return [Task(one.id, self._link) for one in self._link.perform(tasks.enqueue_all, asked)]
+
+    def _link_of(self, asked: tasks.Enqueue) -> Link:
+        """The link on which the task that was asked for is found: its fleet's, if this process may reach that."""
+        far = far_agent(asked.agent)
+        if far is None or own_desk() or far.fleet not in settings().fleets:
+            return self._link
+        return FarTaskLink(asked.id, self._link, _link_to(far.fleet))
 
     def task(self, task_id: str) -> Task:
         """A task that was accepted earlier, from any process."""
@@ -219,3 +241,9 @@ class Torch:
     def broadcast(self, text: str, **whom: Any) -> list[Sent]:
         """Send a message to every agent that is online and matches ``role``, ``skills`` and ``project``."""
         return NovaOrchestrator(link=self._link).broadcast(text, **whom)
+
+
+def _link_to(name: str) -> Link:
+    from torch_tasks.link.elsewhere import link_to  # brings a client of HTTP, which few programs need
+
+    return link_to(name)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 SERVER_VARIABLE = "TORCH_SERVER"
+TOKEN_VARIABLE = "TORCH_TOKEN_FILE"  # noqa: S105 - its name
 NO_SERVER = "none"
 """What the variable says to a process that is to reach the broker itself although torch.toml names a server."""
 

@@ -146,16 +146,17 @@ os.register_at_fork(after_in_child=kept_link.cache_clear)  # two processes must 
 
 def _token_in_file() -> str | None:
     file = glance("token_file")
-    if file is None:
-        return None
+    return token_in(Path(file).expanduser(), "TORCH_TOKEN_FILE") if file else None
+
+
+def token_in(file: Path, setting: str) -> str:
+    """The token in a file that this setting names."""
     try:
-        token = Path(file).expanduser().read_text().strip()
+        token = file.read_text().strip()
     except (OSError, ValueError) as error:
-        raise InvalidSettings(f"cannot read the token in {file} (TORCH_TOKEN_FILE): {error}") from None
+        raise InvalidSettings(f"cannot read the token in {file} ({setting}): {error}") from None
     if not token or not token.isascii() or not token.isprintable():
-        raise InvalidSettings(
-            f"{file} (TORCH_TOKEN_FILE) holds no token: one line, as 'torch-tasks token create' prints"
-        )
+        raise InvalidSettings(f"{file} ({setting}) holds no token: one line, as 'torch-tasks token create' prints")
     return token
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, Field, ValidationError
 
 from torch_tasks.errors import InvalidMessage
+from torch_tasks.model.address import Address
 from torch_tasks.model.fields import AgentId, Model, Seconds, TaskId, Text, not_blank, readable, title_of
 from torch_tasks.model.traceparent import PlaceInTrace, TraceParent
 
@@ -176,7 +177,7 @@ class MessageRecord(Model):
 
 class Sent(Model):
     id: TaskId
-    target: AgentId
+    target: Address
     state: MessageState
     transport: Transport
     note: str = ""

@@ -10,9 +10,11 @@ from pydantic import Field, ValidationError
 from torch_tasks.caller import CallerKind, caller
 from torch_tasks.communication.messenger import Messenger
 from torch_tasks.errors import InvalidMessage, MessageNotFound, NotInPane
+from torch_tasks.model.address import Address, far_agent
 from torch_tasks.model.fields import AgentId, Model, Role, Seconds, Skill, TaskId, Text, not_blank, readable
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
 from torch_tasks.model.traceparent import PlaceInTrace
+from torch_tasks.operations import crossing
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, Request, WaitSeconds, operation
 from torch_tasks.security.rights import EVERYBODY, Right, Subject
 from torch_tasks.state_folder import LAST_MESSAGE
@@ -67,13 +69,14 @@ class Letter(MailRequest):
 class Send(Letter):
     """A text for one agent."""
 
-    to: AgentId = Field(description="The receiver.")
+    to: Address = Field(description="The receiver: an agent, or AGENT@FLEET in another fleet of the settings.")
     role: str | None = Field(None, description="Refuse it unless the receiver has this role.")
 
 
 class Ask(Send):
     """A question to one agent."""
 
+    to: AgentId = Field(description="The receiver.")
     kind: MessageKind = Field(MessageKind.QUESTION, description="What the message is.")
     seconds: WaitSeconds = WAIT_SECONDS
 
@@ -170,6 +173,10 @@ def subject_of(message: Message) -> Subject:
 @operation("message.send", Right.SEND, access=Access.WRITE, about=_as_sender, needs_broker=False)
 def send(asked: Send) -> Sent:
     """Send a text to an agent; returns at once, with what the sender should know."""
+    if far := far_agent(asked.to):
+        fields = asked.model_dump(mode="json", exclude={"to", "sender"}, exclude_none=True)
+        note = crossing.accept(send.name, asked.id, {**fields, "to": far.agent_id}, far)
+        return Sent(id=asked.id, target=asked.to, state=MessageState.SPOOLED, transport="spool", note=note)
     return Messenger(asked.sender).send(asked.to, asked.text, role=asked.role, **asked.how())
 
 

@@ -11,6 +11,7 @@ from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.caller import caller
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import fleet
+from torch_tasks.model.address import Address, far_agent
 from torch_tasks.model.board import Board, BoardFilter, BoardPlace, PlaceText
 from torch_tasks.model.fields import Model, Skill, TaskId, Text
 from torch_tasks.model.handover import Handover
@@ -23,6 +24,7 @@ from torch_tasks.model.trace import Trace
 from torch_tasks.model.traceparent import HEADER, PlaceInTrace
 from torch_tasks.monitoring.task_diffs import changes_of_task
 from torch_tasks.monitoring.traces import TraceReader
+from torch_tasks.operations import crossing
 from torch_tasks.operations.messages import subject_of
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, News, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration import assignment
@@ -50,6 +52,9 @@ class OfTask(Request):
 class Enqueue(TaskSpec, Request):
     """A task, and how it is handed over."""
 
+    agent: Address | None = Field(
+        None, description="Only this agent: its id, or AGENT@FLEET in another fleet of the settings."
+    )
     agent_kind: Skill | None = Field(None, description="Only an agent of this kind: claude, codex, shell, …")
     spool: bool = Field(False, description="While the broker is away, keep the task on this machine's disk.")
     traceparent: PlaceInTrace = TRACEPARENT
@@ -74,7 +79,7 @@ class AcceptedTask(Model):
 
     id: TaskId
     spooled: bool = False
-    """It waits on this machine's disk, because the broker is away."""
+    """It waits on this machine's disk, because the broker is away, or for another fleet."""
 
 
 def _granting(*specs: TaskSpec) -> Right | None:
@@ -88,6 +93,10 @@ def _of_task(asked: OfTask) -> Subject:
 @operation("task.enqueue", Right.ENQUEUE, access=Access.WRITE, also=lambda asked: _granting(asked), needs_broker=False)
 def enqueue(asked: Enqueue) -> AcceptedTask:
     """Hand a task to the fleet; returns at once."""
+    if far := far_agent(asked.agent):
+        fields = asked.model_dump(mode="json", exclude={"agent", "spool"}, exclude_none=True)
+        crossing.accept(enqueue.name, asked.id, {**fields, "agent": far.agent_id}, far)
+        return AcceptedTask(id=asked.id, spooled=True)
     spec = asked.spec
     _settle(asked.spool)
     run.apply_async((spec,), task_id=spec.id, spool=asked.spool, headers=_headers(asked.traceparent))
@@ -171,8 +180,8 @@ def records(asked: OfTasks) -> list[TaskRecord]:
 
 @operation("task.spooled", Right.LOOK, about=_of_task, needs_broker=False)
 def is_spooled(asked: OfTask) -> bool:
-    """Whether a task waits on this machine's disk, because the broker was away when it was enqueued."""
-    return recovery.is_spooled(asked.task_id)
+    """Whether a task waits on this machine's disk: the broker was away when it was enqueued, or another fleet is."""
+    return recovery.is_spooled(asked.task_id) or fleet().crossings.waits(asked.task_id)
 
 
 @operation("task.history", Right.LOOK, about=_of_task)

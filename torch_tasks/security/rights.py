@@ -23,6 +23,8 @@ class Right(StrEnum):
     REPORT = "report"
     """Report that a task is done, has failed, or goes on."""
     SEND = "send"
+    CROSS = "cross"
+    """Send a message or a task to an agent of another fleet, as the bearer of this fleet's token there."""
     READ = "read"
     """Read an inbox, and the messages from and to a party."""
     SCHEDULE = "schedule"

@@ -41,6 +41,7 @@ class RightsTable(PolicyPart):
     answer: Extent | None = None
     revive: Extent | None = None
     send: Extent | None = None
+    cross: Extent | None = None
     read: Extent | None = None
     schedule: Extent | None = None
     share: Extent | None = None

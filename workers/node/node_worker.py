@@ -34,6 +34,7 @@ from torch_tasks.workers.git.discipline import GitDiscipline
 from torch_tasks.workers.host.put_back import put_back_for_machine
 from torch_tasks.workers.node.audit_keeper import AuditKeeper
 from torch_tasks.workers.node.backup_keeper import BackupKeeper
+from torch_tasks.workers.node.courier import Courier
 from torch_tasks.workers.node.keys_keeper import KeysKeeper
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.machine_pages import machine_pages
@@ -90,6 +91,7 @@ class NodeStep(bootsteps.StartStopStep):
         self._loops = [NodeMaintenance(self.agents, self.presence, fleet()).loop, discipline.loop, self._audit.loop]
         self._rollups = RollupKeeper(self.agents.reports, fleet())
         self._loops += [KeysKeeper(fleet()).loop, self._rollups.loop]
+        self._loops += [Courier(name, fleet()).loop for name in fleet().settings.fleets]
         if channels := senders(fleet().settings):
             self._loops.append(Notifier(channels, fleet()).loop)
         if folder := fleet().settings.backup_dir:

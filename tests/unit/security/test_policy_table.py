@@ -38,6 +38,7 @@ SHIPPED = {
     Right.ANSWER: (NONE, NONE, NONE, NONE),
     Right.REVIVE: (NONE, NONE, NONE, NONE),
     Right.SEND: (OWN, NONE, OWN, OWN),
+    Right.CROSS: (NONE, NONE, NONE, NONE),
     Right.READ: (OWN, NONE, OWN, OWN),
     Right.SCHEDULE: (NONE, NONE, OWN, ANY),
     Right.SHARE: (NONE, NONE, ANY, ANY),

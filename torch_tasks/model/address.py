@@ -1,0 +1,51 @@
+"""Where an agent is addressed: by its id, or as ``AGENT@FLEET`` in another fleet."""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator, StringConstraints, TypeAdapter
+
+from torch_tasks.model.fields import AgentId, Model
+
+FleetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=48)]
+"""What this fleet's settings call another one."""
+_AT = "@"
+
+
+class FarAgent(NamedTuple):
+    """An agent of another fleet."""
+
+    agent_id: str
+    fleet: str
+
+
+def far_agent(address: str | None) -> FarAgent | None:
+    """The agent of another fleet that the address names, if it does."""
+    agent_id, at, fleet = (address or "").partition(_AT)
+    return FarAgent(agent_id, fleet) if at else None
+
+
+def _checked(address: str) -> str:
+    agent_id, at, fleet = address.partition(_AT)
+    checked = TypeAdapter(AgentId).validate_python(agent_id)
+    return f"{checked}{at}{TypeAdapter(AgentId).validate_python(fleet)}" if at else checked
+
+
+Address = Annotated[str, AfterValidator(_checked)]
+"""The id of an agent, or ``AGENT@FLEET``."""
+
+
+class Crossing(Model):
+    """A request for another fleet, which this one has accepted and brings there."""
+
+    id: str
+    """That of its message or task: the other fleet does it once."""
+    fleet: FleetName
+    operation: str
+    fields: str
+    """What is asked for, as JSON."""
+    by: str
+    """Who asked here; they are told if the other fleet refuses."""
+    target: str
+    """Whom it is for, there."""
