@@ -20,7 +20,8 @@ from torch_tasks.settings import Settings
 from torch_tasks.state_folder import CRASHES, JOURNAL, LAST_MESSAGE, MAIL, MESSAGES, PROGRAM, RETIRE_ORDER, RUNS
 from torch_tasks.system.files import read_plain
 
-AGENTS, BEAT, CONFIG, KEYS, LEDGER, OUTBOX = "agents/", "beat.sqlite", "config/", "keys/", "ledger.sqlite", "outbox/"
+AGENTS, BEAT, CONFIG, CROSSINGS = "agents/", "beat.sqlite", "config/", "crossings/"
+KEYS, LEDGER, OUTBOX = "keys/", "ledger.sqlite", "outbox/"
 _SETTINGS_FILE = "torch.toml"
 """The one file of the configuration that may hold passwords."""
 _OF_AN_AGENT = (JOURNAL, LAST_MESSAGE, CRASHES, RETIRE_ORDER, RUNS, MESSAGES, MAIL, f"{PROGRAM}/{RUNS}")
@@ -45,6 +46,7 @@ def what_travels(settings: Settings) -> list[NamedPath]:
         NamedPath(BEAT, state.beat(place), is_database=True),
         NamedPath("rollups.sqlite", state.rollups, is_database=True),
         NamedPath(OUTBOX, state.outbox(place)),
+        NamedPath(CROSSINGS, state.crossings),
         NamedPath("done-orders.jsonl", state.done_orders),
         NamedPath("holds.json", state.holds),
         NamedPath("STOP", state.stop),

@@ -213,7 +213,7 @@ def _metrics() -> str:
 
 def _has_other_fleets() -> bool:
     with suppress(InvalidSettings):
-        return bool(settings().fleets)
+        return bool(settings().fleets) or settings().state.crossings.is_dir()
     return False
 
 

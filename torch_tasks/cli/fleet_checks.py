@@ -72,8 +72,13 @@ def messages() -> str:
 
 def other_fleets() -> str:
     """What waits here for each other fleet; a refusal was told to whoever asked."""
-    counts = {name: fleet().crossings.counts(name) for name in settings().fleets}
-    return "; ".join(f"{name}: {waiting} wait here, {refused} refused" for name, (waiting, refused) in counts.items())
+    kept, named = fleet().crossings, settings().fleets
+    words: list[str] = []
+    for name in sorted({*named, *kept.fleets()}):
+        waiting, refused = kept.counts(name)
+        why = kept.trouble(name) if name in named else "the settings do not name it any more (fleets)"
+        words.append(f"{name}: {waiting} wait here" + (f" ({why})" if waiting and why else "") + f", {refused} refused")
+    return "; ".join(words)
 
 
 def releases() -> str:

@@ -118,7 +118,8 @@ def _say_why_it_waits(handed: Task, agent: str | None, *, look: bool) -> None:
     """Where the task waits if it is not with its fleet yet; else, with ``look``, whether anybody can do it."""
     if handed.spooled:
         far = far_agent(agent)
-        until = f"its node worker has brought it to fleet {far.fleet}" if far else "the broker is back, which is away"
+        brought = f"a node worker or server here has brought it to fleet {far.fleet}" if far else ""
+        until = brought or "the broker is back, which is away"
         click.echo(f"The task waits on this machine's disk until {until}.", err=True)
     elif look:
         with suppress(BrokerAway):  # the task is accepted all the same

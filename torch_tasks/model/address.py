@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, StringConstraints, TypeAdapter
 
-from torch_tasks.model.fields import AgentId, Model
+from torch_tasks.model.fields import AgentId
 
 FleetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=48)]
 """What this fleet's settings call another one."""
@@ -34,18 +34,3 @@ def _checked(address: str) -> str:
 
 Address = Annotated[str, AfterValidator(_checked)]
 """The id of an agent, or ``AGENT@FLEET``."""
-
-
-class Crossing(Model):
-    """A request for another fleet, which this one has accepted and brings there."""
-
-    id: str
-    """That of its message or task: the other fleet does it once."""
-    fleet: FleetName
-    operation: str
-    fields: str
-    """What is asked for, as JSON."""
-    by: str
-    """Who asked here; they are told if the other fleet refuses."""
-    target: str
-    """Whom it is for, there."""

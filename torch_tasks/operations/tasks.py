@@ -181,7 +181,7 @@ def records(asked: OfTasks) -> list[TaskRecord]:
 @operation("task.spooled", Right.LOOK, about=_of_task, needs_broker=False)
 def is_spooled(asked: OfTask) -> bool:
     """Whether a task waits on this machine's disk: the broker was away when it was enqueued, or another fleet is."""
-    return recovery.is_spooled(asked.task_id) or fleet().crossings.waits(asked.task_id)
+    return recovery.is_spooled(asked.task_id) or fleet().crossings.waits(enqueue.name, asked.task_id)
 
 
 @operation("task.history", Right.LOOK, about=_of_task)

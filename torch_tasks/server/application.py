@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from torch_tasks.errors import RequestNotTaken, TorchError, UnknownOperation
 from torch_tasks.fleet import fleet
+from torch_tasks.link.courier import couriers
 from torch_tasks.machine.fleet_keys import key_loops
 from torch_tasks.mcp.http import HttpDoor
 from torch_tasks.model.notify_channel import PUSH
@@ -53,7 +54,7 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
     push = PushDoors(settings, calls, sessions, PushKey(settings.state), Subscriptions(settings.state, tokens))
     notifier = Notifier({PUSH: push.sender, **senders(settings)}, fleet())
     readiness = ReadinessProbe(lambda: _lacks(hub))
-    loops = [notifier.loop, console.loop, *notice_loops(readiness.lacks), *key_loops(fleet())]
+    loops = [notifier.loop, console.loop, *notice_loops(readiness.lacks), *key_loops(fleet()), *couriers(fleet())]
     mcp = HttpDoor(perform_here, settings.server_request_bytes)
     measured = fleet_measures()
     described: dict[str, object] = {}

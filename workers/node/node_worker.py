@@ -16,6 +16,7 @@ from torch_tasks.caller import leave_pane
 from torch_tasks.communication.messenger import flush_outbox
 from torch_tasks.errors import BrokerAway, NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet, fleet
+from torch_tasks.link.courier import couriers
 from torch_tasks.machine.fleet_keys import require_own_fleet
 from torch_tasks.model.agent import AgentSpec, Lifetime
 from torch_tasks.monitoring.readiness import ReadinessProbe, lacks_of_node
@@ -34,7 +35,6 @@ from torch_tasks.workers.git.discipline import GitDiscipline
 from torch_tasks.workers.host.put_back import put_back_for_machine
 from torch_tasks.workers.node.audit_keeper import AuditKeeper
 from torch_tasks.workers.node.backup_keeper import BackupKeeper
-from torch_tasks.workers.node.courier import Courier
 from torch_tasks.workers.node.keys_keeper import KeysKeeper
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.machine_pages import machine_pages
@@ -91,7 +91,7 @@ class NodeStep(bootsteps.StartStopStep):
         self._loops = [NodeMaintenance(self.agents, self.presence, fleet()).loop, discipline.loop, self._audit.loop]
         self._rollups = RollupKeeper(self.agents.reports, fleet())
         self._loops += [KeysKeeper(fleet()).loop, self._rollups.loop]
-        self._loops += [Courier(name, fleet()).loop for name in fleet().settings.fleets]
+        self._loops += couriers(fleet())
         if channels := senders(fleet().settings):
             self._loops.append(Notifier(channels, fleet()).loop)
         if folder := fleet().settings.backup_dir:

@@ -18,12 +18,51 @@ from served import Served
 from waiting import until
 
 from torch_tasks import Torch
-from torch_tasks.caller import Caller, acting_as
-from torch_tasks.errors import InvalidSettings, NotAllowed, NotThroughDesk, UnknownFleet
+from torch_tasks.caller import Caller, CallerKind, acting_as
+from torch_tasks.errors import (
+    BrokerUnreachable,
+    InternalFault,
+    InvalidSettings,
+    LedgerOff,
+    NotAllowed,
+    NotAuthenticated,
+    NotThroughDesk,
+    RequestNotTaken,
+    ServerUnreachable,
+    TaskIdTaken,
+    TorchError,
+    UnknownFleet,
+    UnknownRecipient,
+)
 from torch_tasks.fleet import fleet
+from torch_tasks.link.courier import Courier
 from torch_tasks.model.message import MessageState
 
 ARRIVED_SECONDS = 60.0
+
+
+def http(status: int, body: str, kind: str = "application/json") -> bytes:
+    head = f"HTTP/1.1 {status} As said\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close"
+    return f"{head}\r\n\r\n{body}".encode()
+
+
+def problem(status: int, error: str) -> bytes:
+    return http(status, json.dumps({"error": error, "detail": f"what a server says of a {error}"}))
+
+
+OF_ANOTHER = json.dumps({"id": "x", "target": "dev-1", "state": "accepted", "transport": "broker"})
+ANSWERS: dict[bytes, type[TorchError]] = {
+    http(200, "<html>Log in to this network</html>", "text/html"): ServerUnreachable,
+    http(200, "{}"): ServerUnreachable,
+    http(200, OF_ANOTHER): ServerUnreachable,
+    http(500, "no server of Torch", "text/plain"): InternalFault,
+    problem(500, "InternalFault"): InternalFault,
+    problem(503, "BrokerUnreachable"): BrokerUnreachable,
+    problem(400, "LedgerOff"): LedgerOff,
+    problem(400, "RequestNotTaken"): RequestNotTaken,
+    problem(409, "AuditNotWritten"): TorchError,
+}
+"""What does not say that the other fleet has it, nor that it refuses it."""
 
 
 class Wire:
@@ -34,6 +73,7 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._is_cut = False
+        self._answer = b""
         self.loses_replies = 0
         """So many replies are lost on their way back, though what was asked for is done."""
         self._open: set[socket.socket] = set()
@@ -45,8 +85,9 @@ class Wire:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
-    def mend(self, *, loses_replies: int = 0) -> None:
-        self.loses_replies = loses_replies
+    def mend(self, *, loses_replies: int = 0, answer: bytes = b"") -> None:
+        """Lead to the server again, or have something else ``answer`` in its place."""
+        self.loses_replies, self._answer = loses_replies, answer
         self._is_cut = False
 
     def close(self) -> None:
@@ -62,6 +103,11 @@ class Wire:
     def _join(self, client: socket.socket) -> None:
         with client, ExitStack() as around, suppress(OSError):
             if self._is_cut:
+                return
+            if self._answer:
+                client.recv(65536)
+                client.sendall(self._answer)
+                client.shutdown(socket.SHUT_WR)
                 return
             server = around.enter_context(socket.create_connection(("127.0.0.1", self._port)))
             self._open |= {client, server}
@@ -136,6 +182,11 @@ def start(node: Node, fleets: str) -> NodeWorker:
     return node.node_worker(TORCH_FLEETS=fleets, TORCH_BROKER_CONNECT_SECONDS="1")
 
 
+def told() -> list[str]:
+    """What the operator was told, the latest first."""
+    return [one.message.message for one in fleet().inboxes.latest("operator", 10)][::-1]
+
+
 def counts() -> tuple[int, int]:
     return fleet().crossings.counts("eu")
 
@@ -152,7 +203,9 @@ def test_a_task_and_a_message_reach_an_agent_of_the_other_fleet(
     assert task.result(timeout=60).answer == "done by dev-1\n"
     until(lambda: whole_lines(tmp_path / "heard") == ["heard"], "the message was put into the pane")
     assert not task.spooled
-    assert task.record().enqueued_by == "token-us"  # whom the other fleet believes
+    by = task.record().enqueued_by
+    assert by is not None
+    assert by.name == "token-us"  # whom the other fleet believes
     assert counts() == (0, 0)
     worker.kill("SIGTERM")
 
@@ -170,6 +223,8 @@ def test_what_was_accepted_while_the_way_is_cut_arrives_once_and_in_its_order(
     assert counts() == (16, 0)
     assert tasks[0].spooled
     until(lambda: "does not answer" in worker.logs(), "the node worker has tried in vain")
+    wire.mend(loses_replies=1000)
+    until(lambda: wire.loses_replies < 1000, "the other fleet has the first one, and nobody here knows it")
     worker.kill("SIGKILL")
     assert counts() == (16, 0)
     worker = start(node, fleets)
@@ -190,8 +245,67 @@ def test_what_the_other_fleet_refuses_is_told_to_whoever_asked(us: tuple[Torch, 
     worker = start(node, fleets)
     until(lambda: counts() == (0, 1), "it was refused", ARRIVED_SECONDS)
     worker.kill("SIGTERM")
-    [told] = [one.message.message for one in fleet().inboxes.latest("operator", 10)]
-    assert told.startswith("fleet eu refuses message.send to-nobody for nobody: no agent 'nobody' is registered")
+    assert told()[0].startswith("fleet eu refuses message.send to-nobody for nobody: no agent 'nobody' is registered")
+
+
+def test_who_cannot_be_told_of_a_refusal_holds_up_nobody(us: tuple[Torch, Node], tmp_path: Path) -> None:
+    torch, _ = us
+    with acting_as(Caller(other=CallerKind.PROGRAM, own_name="token-ci", role="operator")):
+        torch.send("nobody@eu", "hello", id="of-ci")
+    torch.send("dev-1@eu", f"echo behind >> {tmp_path}/heard")
+    courier = Courier("eu", fleet())
+
+    def is_refused() -> bool:
+        with suppress(UnknownRecipient):  # until its agents have surely reported
+            courier.play_round()
+        return counts() == (0, 1)
+
+    until(is_refused, "it was refused")
+    assert told()[0].startswith("fleet eu refuses message.send of-ci for nobody")
+    until(lambda: whole_lines(tmp_path / "heard") == ["behind"], "the message behind it has arrived")
+
+
+def test_nothing_but_the_other_fleets_own_yes_is_taken_for_one(
+    us: tuple[Torch, Node], wire: Wire, tmp_path: Path
+) -> None:
+    torch, _ = us
+    courier = Courier("eu", fleet())
+    torch.send("dev-1@eu", f"echo once >> {tmp_path}/heard", id="once", expires=600)
+    for answer, error in ANSWERS.items():
+        wire.mend(answer=answer)
+        with pytest.raises(error):
+            courier.play_round()
+        assert counts() == (1, 0)
+    wire.mend()
+    courier.play_round()
+    assert counts() == (0, 0)
+    assert fleet().crossings.trouble("eu") == ""
+    until(lambda: whole_lines(tmp_path / "heard") == ["once"], "the message has arrived")
+
+
+def test_with_a_token_that_was_revoked_all_waits_until_there_is_another(us: tuple[Torch, Node], eu: Served) -> None:
+    torch, _ = us
+    file = Path(fleet().settings.fleets["eu"].token_file)
+    eu.command("token", "revoke", "us")
+    task = torch.enqueue("echo back again", agent="dev-1@eu")
+    with pytest.raises(NotAuthenticated):
+        Courier("eu", fleet()).play_round()
+    assert counts() == (1, 0)
+    assert "token" in fleet().crossings.trouble("eu")
+    file.write_text(eu.token("us", "program"))
+    assert Torch(fleet="eu").agents()
+    Courier("eu", fleet()).play_round()
+    assert Torch(fleet="eu").task(task.id).result(timeout=60).answer == "back again\n"
+
+
+def test_another_task_of_an_id_that_waits_is_refused(us: tuple[Torch, Node], wire: Wire) -> None:
+    torch, _ = us
+    wire.cut()
+    torch.enqueue("echo one", agent="dev-1@eu", id="this")
+    torch.enqueue("echo one", agent="dev-1@eu", id="this")
+    with pytest.raises(TaskIdTaken, match="task this was accepted before with another spec"):
+        torch.enqueue("echo two", agent="dev-1@eu", id="this")
+    assert counts() == (1, 0)
 
 
 def test_a_fleet_is_chosen_by_its_name(us: tuple[Torch, Node], eu: Served, fleets: str, tmp_path: Path) -> None:
@@ -205,7 +319,7 @@ def test_a_fleet_is_chosen_by_its_name(us: tuple[Torch, Node], eu: Served, fleet
 
     assert "dev-1" in command("--fleet", "eu", "agents")
     unknown = command("--fleet", "ue", "agents", code=2)
-    assert "no fleet 'ue' stands in the settings (fleets); did you mean eu?" in unknown
+    assert "no fleet 'ue' stands in the settings (fleets); those that are: eu" in unknown
     assert "leave one of them out" in command("--fleet", "eu", "--server", eu.url, "agents", code=2)
     assert "leave --server out" in command("--fleet", "eu", "down", code=2)
 

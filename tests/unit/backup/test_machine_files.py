@@ -31,8 +31,14 @@ def test_what_is_secret_is_among_the_sealed_and_does_not_travel(settings: Settin
     write(tmp_path / "config" / "torch.toml", "broker_url = 'redis://:secret@host'")
     write(tmp_path / "config" / "policy.toml", "enabled = true")
     write(state.holds, "{}")
+    write(state.crossings / "eu" / "waiting" / "1.json", "{}")
+    write(state.crossings / "eu" / "lock", "")
     plain = dict(read_all([*what_travels(settings), *machine_files.configuration()]))
-    assert plain == {"holds.json": b"{}", "config/policy.toml": b"enabled = true"}
+    assert plain == {
+        "holds.json": b"{}",
+        "crossings/eu/waiting/1.json": b"{}",
+        "config/policy.toml": b"enabled = true",
+    }
     sealed = dict(read_all(secrets(settings)))
     assert set(sealed) == {
         *("keys/root.key", "tokens.json", "server.token", "push.pem", "joined.json", "config/torch.toml"),
