@@ -444,6 +444,6 @@ def settings() -> Settings:
     except ValidationError as error:
         raise InvalidSettings(f"cannot use these settings: {'; '.join(_faults(error))}") from None
     except SettingsError as error:  # a variable is not the JSON that it should be
-        raise InvalidSettings(f"cannot use these settings: {error}. Lists and tables must be JSON") from None
+        raise InvalidSettings(f"cannot use these settings: {error}. Tables, as TORCH_AGENTS, must be JSON") from None
     except ValueError as error:  # TOML that does not parse
         raise InvalidSettings(f"cannot read {config_file('torch.toml')}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import traceback
 from collections.abc import Callable, Iterator
@@ -262,3 +263,13 @@ def test_every_setting_is_described_and_on_the_page(generator: dict[str, Any], n
 
 def test_the_shipped_file_names_only_settings_that_exist(read: Read) -> None:
     assert read((REPOSITORY / "config" / "torch.toml").read_text()).agents
+
+
+def test_the_directory_of_fleets_is_read_as_its_page_writes_it(read: Read) -> None:
+    [toml] = re.findall(
+        r"^```toml\n(.*?)^```$", (REPOSITORY / "docs" / "scale.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    [(name, door)] = read(toml).fleets.items()
+    assert (name, door.server, str(door.token_file)) == ("eu", "https://torch.eu.example", "/etc/torch/eu.token")
+    assert "TORCH_FLEETS" in refused(read, TORCH_FLEETS='{"e u": {"server": "http://x", "token_file": "/t"}}')
+    assert "token_file" in refused(read, TORCH_FLEETS='{"eu": {"server": "http://x"}}')
