@@ -25,7 +25,7 @@ from torch_tasks.model.fleet_format import FORMAT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 LONG = os.environ.get("TORCH_TEST_LONG") == "1"
-HOSTS, CHANGED, AGENTS, TASKS, SECONDS = ("abc", 3, 2, 100, 2.0) if LONG else ("ab", 1, 1, 12, 1.0)
+HOSTS, CHANGED, AGENTS, TASKS, SECONDS = ("abc", 3, 2, 100, 2.0) if LONG else ("ab", 1, 1, 12, 2.0)
 """The hosts, how many of them change, the agents of each, the tasks that come with each change, the seconds of one."""
 NEWER = "9.1.0"
 

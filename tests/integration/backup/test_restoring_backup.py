@@ -87,7 +87,12 @@ def kill_at(process: subprocess.Popen[str], phase: Callable[[], object]) -> None
 
 def content(client: redis.Redis) -> dict[str, Any]:
     wanted = names(client, lambda fate: fate is Fate.KEPT)
-    return {one.name: one.value for one in read_keys(client, wanted) if one.name != keys.AUDIT}
+    # In which order a server names the fields of a hash or the members of a set is its own affair.
+    return {
+        one.name: sorted(one.value) if one.kind in ("hash", "set") else one.value
+        for one in read_keys(client, wanted)
+        if one.name != keys.AUDIT
+    }
 
 
 def whole(copies: list[KeyCopy]) -> set[str]:

@@ -167,4 +167,4 @@ def test_each_licence_is_listed_as_the_bill_has_it(script: ModuleType) -> None:
         ]
     }
     rows = script.licences_in(bill).splitlines()[2:]
-    assert rows == ["| A | 1 | Apache-2.0 OR MIT |", "| b | 2 | MIT, Own w |", "| c | 3 | not stated |"]
+    assert rows == ["| A | 1 | Apache-2.0 OR MIT |", "| b | 2 | MIT, Own words |", "| c | 3 | not stated |"]

@@ -35,7 +35,7 @@ def promtool(*words: str) -> subprocess.CompletedProcess[str]:
 def test_promtool_takes_the_rules_and_the_configuration(tmp_path: Path) -> None:
     assert promtool("check", "rules", str(MONITORING / "alerts.yml")).returncode == 0
     for name in ("prometheus.yml", "alerts.yml"):
-        text = (MONITORING / name).read_text().replace("/run/secrets/torch-token", str(tmp_path / "token"))
+        text = (MONITORING / name).read_text().replace("/run/secrets/prometheus-token", str(tmp_path / "token"))
         (tmp_path / name).write_text(text)
     (tmp_path / "token").touch()
     checked = promtool("check", "config", str(tmp_path / "prometheus.yml"))
