@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import redis
 from machine import Machine
 from nodes import PACE
@@ -154,3 +155,15 @@ def why_not() -> str | None:
     except OSError as error:
         return f"network namespaces are not allowed here: {error}"
     return None
+
+
+@contextmanager
+def wire() -> Iterator[Network]:
+    """A wire with the broker's host on it; skips the test where there can be none."""
+    if reason := why_not():
+        pytest.skip(reason)
+    network = Network()
+    try:
+        yield network
+    finally:
+        network.close()

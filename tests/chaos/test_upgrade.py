@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import hosts
 import pytest
 from appended import whole_lines
-from hosts import Host, Network
+from hosts import Host, Network, wire
 from machine import TORCH_TASKS, short_folder
 from waiting import until
 from wheels import installed_beside, sources, wheel_of, with_format
@@ -41,11 +40,8 @@ def newer() -> Iterator[str]:
 @pytest.fixture
 def network() -> Iterator[Network]:
     """A wire with the broker's host on it."""
-    if reason := hosts.why_not():
-        pytest.skip(reason)
-    network = Network()
-    yield network
-    network.close()
+    with wire() as network:
+        yield network
 
 
 def ids_on(host: Host) -> list[str]:

@@ -18,7 +18,7 @@ import redis
 
 from torch_tasks import keys
 from torch_tasks.backup.archive import Archive
-from torch_tasks.backup.machine_files import BEAT, CONFIG, CROSSINGS, KEYS, LEDGER, OUTBOX
+from torch_tasks.backup.machine_files import AGENTS, BEAT, CONFIG, CROSSINGS, KEYS, LEDGER, OUTBOX
 from torch_tasks.backup.sealing import Passphrase
 from torch_tasks.backup.taking import BROKER, NODES, SEALED
 from torch_tasks.broker.connection import connect
@@ -137,7 +137,7 @@ class FilesOf:
             place.write_bytes(data)
 
 
-_WHOLE = ("agents/", CROSSINGS, OUTBOX, "spent/", "audit/")
+_WHOLE = (AGENTS, CROSSINGS, OUTBOX, "spent/", "audit/")
 """Folders that are replaced as a whole."""
 
 

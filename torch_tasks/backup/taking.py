@@ -49,8 +49,9 @@ def take(path: Path, of: Fleet, passphrase: Passphrase | None) -> Manifest:
     with ArchiveWriter(path.absolute()) as archive:
         nodes = _write_nodes(archive, of)
         if passphrase:
+            sealed = passphrase.seal(_packed(read_all(secrets(of.settings))), manifest.id)
             with archive.part(SEALED) as part:
-                part.write(passphrase.seal(_packed(read_all(secrets(of.settings))), manifest.id))
+                part.write(sealed)
         copy = _write_broker(archive, of)
         if manifest.fleet:
             with archive.part(FLEET) as part:

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hosts
 import psutil
 import pytest
-from hosts import Host, Network
+from hosts import Host, Network, wire
 from waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -23,11 +22,8 @@ TAKEOVER_SECONDS = 60.0
 @pytest.fixture
 def network() -> Iterator[Network]:
     """A wire with the broker's host on it."""
-    if reason := hosts.why_not():
-        pytest.skip(reason)
-    network = Network()
-    yield network
-    network.close()
+    with wire() as network:
+        yield network
 
 
 @pytest.fixture
