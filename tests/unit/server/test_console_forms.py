@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,4 +73,13 @@ def test_a_person_is_told_what_an_order_reached() -> None:
 
 def test_an_operation_without_words_of_its_own_is_said_to_be_done() -> None:
     assert said_of("pool.grow", None, None) == "pool.grow: done"
-    assert place_of("pool.grow", None) is None
+    assert place_of("pool.grow", None, None, "/") is None
+
+
+@pytest.mark.parametrize(
+    ("at", "place"),
+    [("/time/a%3Ab", "/time"), ("/time/a%3Ab?need=x", "/time"), ("/time", None), ("/", None), ("/time/other", None)],
+)
+def test_who_removes_what_a_page_is_about_goes_on_at_the_page_of_the_others(at: str, place: str | None) -> None:
+    asked = SimpleNamespace(checkin_id="a:b")
+    assert place_of("checkin.remove", asked, None, at) == place

@@ -76,7 +76,7 @@ class FilledForm:
         }
         asked = request_of(operation, given)
         reply = perform_here(operation, asked, self.once)
-        return DoneForm(said_of(operation.name, asked, reply), place_of(operation.name, reply))
+        return DoneForm(said_of(operation.name, asked, reply), place_of(operation.name, asked, reply, self.then))
 
     @property
     def as_typed(self) -> dict[str, str]:

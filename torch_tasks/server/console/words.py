@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from torch_tasks.checkins.book import AcceptedCheckin
 from torch_tasks.orchestration.holds import HoldReport
@@ -19,8 +19,11 @@ def said_of(operation: str, asked: Any, reply: Any) -> str:
     return one_line(words(asked, reply), _LONGEST) if words else f"{operation}: done"
 
 
-def place_of(operation: str, reply: Any) -> str | None:
-    """The page that shows what becomes of it; None: the one that its person is at."""
+def place_of(operation: str, asked: Any, reply: Any, at: str) -> str | None:
+    """The page that shows what becomes of it; None: the one that its person is at, whose address is ``at``."""
+    if operation in _GONE:
+        page, others = _GONE[operation]
+        return others if urlsplit(at).path == page(asked) else None
     place = _PLACES.get(operation)
     return place(reply) if place else None
 
@@ -75,3 +78,9 @@ _PLACES: Mapping[str, Callable[[Any], str]] = {
     "task.enqueue": lambda reply: f"/tasks/{quote(reply.id)}",
     "agent.spawn": lambda reply: f"/fleet?spawned={quote(reply.id)}",
 }
+
+_GONE: Mapping[str, tuple[Callable[[Any], str], str]] = {
+    "agent.forget": (lambda asked: f"/agents/{quote(asked.agent_id)}", "/fleet"),
+    "checkin.remove": (lambda asked: f"/time/{quote(asked.checkin_id)}", "/time"),
+}
+"""What leaves nothing of the page that was about it: that page, and the one with the others."""

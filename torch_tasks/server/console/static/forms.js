@@ -1,6 +1,12 @@
 // Sends the forms that ask for something to be done, and says what came of it where the person is.
 
 const SHOWN_MS = 6000;
+let sending = 0; // forms whose outcome has not been shown yet
+
+/** Whether a form is on its way: what this page is about may just be going, so nobody asks for the page now. */
+export function isSending() {
+  return sending > 0;
+}
 
 /** Take over every form with `data-act`, those that come later, too. */
 export function sendForms() {
@@ -10,6 +16,7 @@ export function sendForms() {
     event.preventDefault();
     send(form, event.submitter);
   });
+  addEventListener("pageshow", (event) => event.persisted && location.reload()); // somebody came back to a page that was left
 }
 
 async function send(form, button) {
@@ -17,24 +24,31 @@ async function send(form, button) {
   const buttons = [...form.querySelectorAll("button")].filter((one) => !one.disabled);
   form.dataset.keep = "sending"; // news must not make it a form that can be sent once more
   for (const one of buttons) one.disabled = true;
+  sending += 1;
+  const then = await outcome(form, body);
+  if (then) return location.assign(then);
+  sending -= 1;
+  for (const one of buttons) one.disabled = false;
+  delete form.dataset.keep;
+  document.dispatchEvent(new CustomEvent("torch-done"));
+}
+
+/** Send it and show what came of it; the address of the page where its person goes on, if it is another one. */
+async function outcome(form, body) {
   try {
     const headers = { "X-Torch-Console": "script" };
     const reply = await fetch(form.action, { method: "POST", body, headers });
     const told = await reply.json();
     say(reply.ok ? told.said : told.detail, !reply.ok);
     showFaults(form, reply.ok ? "" : told.detail);
-    if (reply.ok) {
-      form.elements._once.value = crypto.randomUUID?.() ?? `${Date.now()} ${Math.random()}`; // the next press is another one
-      form.closest("details.sure")?.removeAttribute("open");
-      if (form.dataset.act === "reset") form.reset();
-      if (told.then) location.assign(told.then);
-    }
+    if (!reply.ok) return null;
+    form.elements._once.value = crypto.randomUUID?.() ?? `${Date.now()} ${Math.random()}`; // the next press is another one
+    form.closest("details.sure")?.removeAttribute("open");
+    if (form.dataset.act === "reset") form.reset();
+    return told.then;
   } catch {
     say("The server did not answer. Whether it was done is not known: look before you try again.", true);
-  } finally {
-    for (const one of buttons) one.disabled = false;
-    delete form.dataset.keep;
-    document.dispatchEvent(new CustomEvent("torch-done"));
+    return null;
   }
 }
 

@@ -1,5 +1,6 @@
 // Follows the fleet's events, and has an open page ask for its content again when there is news for it.
 
+import { isSending } from "./forms.js";
 import { live, want } from "./live.js";
 import { morph } from "./morph.js";
 import { showTimes } from "./times.js";
@@ -38,7 +39,7 @@ function plan(content, least = SOONEST_MS) {
   const wait = Math.max(asked + least, happened + SETTLE_MS) - Date.now();
   timer = setTimeout(() => {
     timer = null;
-    refresh(content);
+    if (!isSending()) refresh(content);
   }, Math.max(0, wait));
 }
 
