@@ -27,6 +27,10 @@ LOOK_SECONDS = 1.0
 """How often a process with open connections asks whether its primary is still the one."""
 
 
+_UNNAMED: dict[str, Any] = {"driver_info": None}
+"""Or redis-py reads its version from the disk for each connection, in 5 ms, and tells the server in two commands."""
+
+
 class NotPrimary(NoConnection):
     """The server that answers is not the one that may be written to: a replica, or a primary without its replicas."""
 
@@ -42,7 +46,7 @@ class FollowingConnection(AbstractConnection):
         self._follows = follows
         self._target = follows
         kept = {name: value for name, value in options.items() if name not in _OF_A_PLACE and name[:4] != "ssl_"}
-        super().__init__(**kept)
+        super().__init__(**kept, **_UNNAMED)
         self._keepalive = {name: options[name] for name in _KEEPALIVE if name in options}
         self.host, self.port = str(follows), 0
 
@@ -66,7 +70,9 @@ class FollowingConnection(AbstractConnection):
         made: type[AbstractConnection] = options.pop("connection_class", Connection)
         keepalive = {} if made is UnixDomainSocketConnection else self._keepalive
         seconds = {"socket_timeout": self.socket_timeout, "socket_connect_timeout": self.socket_connect_timeout}
-        return made(**{**client_options(target, settings()), **options, **keepalive, **seconds, "protocol": 2})
+        return made(
+            **{**client_options(target, settings()), **options, **keepalive, **seconds, **_UNNAMED, "protocol": 2}
+        )
 
     def _host_error(self) -> str:
         return str(self._target)

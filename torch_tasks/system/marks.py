@@ -40,11 +40,13 @@ def marking_words(mark: int) -> tuple[str, ...]:
 
 def has_mark(process: psutil.Process, mark: int) -> bool:
     """Whether a process is marked so; false for one whose marks this user may not read."""
-    with suppress(OSError):
-        limits = Path(f"/proc/{process.pid}/limits").read_bytes()
-        if any(line.startswith(_LIMIT) and line.split()[3] == b"%d" % mark for line in limits.splitlines()):
+    with suppress(OSError, IndexError):
+        limit = Path(f"/proc/{process.pid}/limits").read_bytes().partition(_LIMIT)[2].split(maxsplit=1)[0]
+        if limit == b"%d" % mark:
             return True
-    with suppress(psutil.Error):
+    with suppress(OSError):  # read as it is: psutil takes it apart, which takes ten times as long
+        return f"{_VARIABLE}={mark}".encode() in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    with suppress(psutil.Error):  # a system without /proc
         return process.environ().get(_VARIABLE) == str(mark)
     return False
 

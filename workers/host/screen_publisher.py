@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch_tasks import keys
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.drawn_screen import DrawnScreen
-from torch_tasks.monitoring.drawing import draw
 from torch_tasks.monitoring.screens import DRAWN_BYTES, LOOK_SECONDS, PIECE_BYTES, WATCHED_SECONDS
 from torch_tasks.system.loops import Loop
 from torch_tasks.workers.host.terminal import Terminal
@@ -69,7 +68,7 @@ class ScreenPublisher:
         """Rows from above the screen, without the ``skipped`` ones right above it."""
         pane = self._terminal.pane
         look = pane.look()
-        return draw(pane.drawn_above(lines, skipped), look.width if look else 1)
+        return _draw(pane.drawn_above(lines, skipped), look.width if look else 1)
 
     def explain(self) -> list[tuple[str, str]]:
         """What the program is doing, by each source, the decisive one first."""
@@ -94,10 +93,10 @@ class ScreenPublisher:
     def _as_drawn(self) -> str:
         look = self._terminal.pane.look() if self._terminal.is_alive else None
         if look is None:
-            return draw([ENDED], len(ENDED)).model_dump_json()
+            return _draw([ENDED], len(ENDED)).model_dump_json()
         cursor = (look.cursor_x, look.cursor_y) if look.cursor_shown and not look.in_mode else None
         rows = self._terminal.pane.drawn()
-        screen = draw(rows + [""] * (look.height - len(rows)), look.width, cursor)
+        screen = _draw(rows + [""] * (look.height - len(rows)), look.width, cursor)
         return within(screen, DRAWN_BYTES)
 
     def _is_unwatched(self) -> bool:
@@ -112,3 +111,9 @@ def within(screen: DrawnScreen, most: int) -> str:
     """The screen as it is published; one that is too long for that, without its colours."""
     text = screen.model_dump_json()
     return text if len(text) <= most else screen.plain.model_dump_json()
+
+
+def _draw(lines: Iterable[str], columns: int, cursor: tuple[int, int] | None = None) -> DrawnScreen:
+    from torch_tasks.monitoring.drawing import draw  # 25 ms, for a screen that is watched in colours
+
+    return draw(lines, columns, cursor)
