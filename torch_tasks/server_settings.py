@@ -1,4 +1,4 @@
-"""What a user may set of the server (``torch-tasks serve``), and of how people log in there."""
+"""What a user may set of the server (``torch-tasks serve``), and of the people who come in there."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ class ServerSettings(BaseSettings):
     )
     server_session_seconds: Finite = Field(
         8 * 3600.0, gt=0, description="After so long a person who logged in has to do it again."
+    )
+    person_away_seconds: Finite = Field(
+        90.0,
+        gt=0,
+        description="So long after the last sign of the person who had taken a terminal over it is Torch's again. A "
+        "window of the console gives one three times as often, but one that is not seen only once a minute.",
     )
     oidc_issuer: str | None = Field(
         None,

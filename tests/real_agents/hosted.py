@@ -25,6 +25,8 @@ from torch_tasks.workers.programs.prompt import belongs_to, unwrapped
 from torch_tasks.workers.sandbox.decision import Boxing
 
 SANDBOX = os.environ.get("TORCH_TEST_SANDBOX", "auto")
+AWAY_SECONDS = 25.0
+"""After so long Torch has a terminal back that a person had taken over."""
 SECONDS = 120
 """These programs take their time on a busy machine, and CI's is."""
 
@@ -43,6 +45,7 @@ class Hosted:
             "TORCH_SANDBOX_WRITABLE": json.dumps([str(home.temporaries)]),
             "TORCH_AGENT_START_SECONDS": "150",
             "TORCH_ACCOUNT_PAUSE_SECONDS": "2",
+            "TORCH_PERSON_AWAY_SECONDS": str(AWAY_SECONDS),
         }
         # An agent's pane is a terminal also on a machine that says it is one of continuous integration.
         self._environment = {**home.environment, "CI": "true", "GITHUB_ACTIONS": "true", **pace, **environment}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hosted import Hosted
+from chromium import chromium, logged_in
+from hosted import AWAY_SECONDS, Hosted
 from installed import PATH
 from nodes import Broker, Node
+from playwright.sync_api import expect
 from promises import WithAccounts, WithTorchTools
 from prompts import ODD_PROMPTS
+from served import served
 
 from torch_tasks import TaskState, Torch, keys
 from torch_tasks.client import Task
@@ -85,6 +89,60 @@ def write_plan(agent: Hosted, name: str, plan: str) -> None:
     agent.wait(lambda: agent.llm.holding(name), "it makes its plan")
     agent.home.file(str(agent.outside(agent.home.plan)), plan)
     agent.llm.release(name)
+
+
+PASTE = """text => {
+  const clipboardData = new DataTransfer();
+  clipboardData.setData("text/plain", text);
+  document.getElementById("pane").dispatchEvent(new ClipboardEvent("paste", {clipboardData, bubbles: true}));
+}"""
+
+
+class TestTakenOver:
+    """A person who types into it in a browser."""
+
+    home = NewToClaude
+
+    def test_torch_leaves_it_alone_until_its_person_has_gone(self, agent: Hosted, broker: Broker) -> None:
+        agent.llm.on("by hand", Await("hand"), Text("Done by hand."))
+        with served(broker, TORCH_PERSON_AWAY_SECONDS=str(AWAY_SECONDS)) as server, chromium() as browser:
+            with logged_in(browser, server) as window:
+                page = window.page
+                page.goto(f"/agents/{agent.worker.agent_id}")
+                page.get_by_role("button", name="Take over").click()
+                expect(page.locator("#mine")).to_be_visible()
+                during = agent.give("wait for the person")
+                page.locator("#pane").click()
+                page.keyboard.type("by hand ")
+                page.evaluate(PASTE, "and of\ntwo lines")
+                expect(page.locator("#pane")).to_contain_text("two lines")
+                server.end()
+                expect(page.locator("#connection")).to_contain_text("does not answer")
+                server.start()
+                page.get_by_label("Token").fill(server.own_token)  # the server's end is the end of all logins
+                page.get_by_role("button", name="Log in").click()
+                expect(page.locator("#pane")).to_contain_text("two lines")
+                expect(page.locator("#mine")).to_be_visible()
+                window.errors.clear()  # what the browser says of a server that is away
+                page.locator("#pane").click()
+                page.keyboard.type(" at once")
+                page.keyboard.press("Enter")
+                agent.wait(lambda: agent.llm.holding("hand"), "the model works on what the person typed")
+                assert agent.llm.prompts(agent.home.key) == ["by hand and of\ntwo lines at once"]
+                page.get_by_role("button", name="Give back").click()
+                expect(page.locator("#mine")).to_have_count(0)
+                agent.wait(lambda: agent.torch.agent(agent.worker.agent_id).taken_over == "", "Torch has it back")
+                assert agent.received(during.id) == [], "the person's turn is not cut short"
+                agent.llm.release("hand")
+                assert during.result(timeout=120).answer.startswith("You said: wait for the person")
+                [received] = agent.received(during.id)
+                assert "by hand" not in received
+                page.get_by_role("button", name="Take over").click()
+                expect(page.locator("#mine")).to_be_visible()
+                after = agent.give("and once more")
+            closed = time.monotonic()
+            assert after.result(timeout=120).succeeded
+            assert time.monotonic() - closed > AWAY_SECONDS / 3, "as long as a person counts as there"
 
 
 class TestClaude(WithTorchTools, WithAccounts):

@@ -166,7 +166,7 @@ def give_back(asked: OfAgent) -> None:
 
 @operation("agent.taken_over", Right.TYPE, about=_of_agent)
 def taken_over(asked: OfAgent) -> str | None:
-    """Who has taken an agent's terminal over; to the one who has, it stays for another minute."""
+    """Who has taken an agent's terminal over; to the one who has, it stays for another while."""
     return screens.at_terminal(asked.agent_id, "stay")
 
 

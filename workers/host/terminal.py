@@ -68,7 +68,7 @@ class Terminal:
         self.walls = Walls(folder, kind, settings)
         self.lineage = terminal_lineage(settings, kind.agent_id)
         """The tmux server, the program, and all that these have started in whichever life."""
-        self.keyboard = Keyboard()
+        self.keyboard = Keyboard(settings.person_away_seconds)
         """Who types into its pane, and into the one that follows it."""
         self._pane: AgentPane | None = None
         self._session: int | None = None

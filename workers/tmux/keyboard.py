@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,14 +10,13 @@ from contextlib import contextmanager
 
 from torch_tasks.errors import NotTakenOver, PaneTaken
 
-ABSENT_SECONDS = 60.0
-"""A person who has given no sign for so long has left: the pane is Torch's again."""
-
 
 class Keyboard:
     """One pane's keyboard. It is Torch's, or one person's, for as long as that person gives signs of being there."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, away_seconds: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
+        """Who has given no sign for ``away_seconds`` has left."""
+        self._away_seconds = away_seconds
         self._clock = clock
         self._changing = threading.RLock()
         self._person, self._until = "", 0.0
@@ -30,13 +30,13 @@ class Keyboard:
         """Have it from now on; :class:`PaneTaken` if another person has."""
         with self._changing:
             self._require_no_other(who)
-            self._person, self._until = who, self._clock() + ABSENT_SECONDS
+            self._person, self._until = who, self._clock() + self._away_seconds
 
     def stay(self, who: str) -> None:
         """Have it for another while, if it is this person's."""
         with self._changing:
             if self.person == who:
-                self._until = self._clock() + ABSENT_SECONDS
+                self._until = self._clock() + self._away_seconds
 
     def give_back(self, who: str) -> None:
         """Make it Torch's again; :class:`PaneTaken` if another person has it."""

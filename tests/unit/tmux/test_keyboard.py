@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from torch_tasks.errors import NotTakenOver, PaneTaken
-from torch_tasks.workers.tmux.keyboard import ABSENT_SECONDS, Keyboard
+from torch_tasks.workers.tmux.keyboard import Keyboard
+
+AWAY_SECONDS = 60.0
 
 
 class Clock:
@@ -22,7 +24,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def keyboard(clock: Clock) -> Keyboard:
-    return Keyboard(clock)
+    return Keyboard(AWAY_SECONDS, clock)
 
 
 def test_torch_types_until_a_person_takes_it_and_after_it_was_given_back(keyboard: Keyboard) -> None:
@@ -47,13 +49,13 @@ def test_one_person_has_it_at_a_time(keyboard: Keyboard) -> None:
 
 def test_who_gives_no_sign_has_left(keyboard: Keyboard, clock: Clock) -> None:
     keyboard.take("ada")
-    clock.now += ABSENT_SECONDS - 1
+    clock.now += AWAY_SECONDS - 1
     keyboard.stay("bob")
     keyboard.stay("ada")
-    clock.now += ABSENT_SECONDS - 1
+    clock.now += AWAY_SECONDS - 1
     with keyboard.typing("ada"):
         pass
-    clock.now += ABSENT_SECONDS
+    clock.now += AWAY_SECONDS
     assert keyboard.person == ""
     with pytest.raises(NotTakenOver, match="Torch has it back"), keyboard.typing("ada"):
         pytest.fail("ada types")

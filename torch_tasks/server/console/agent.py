@@ -6,6 +6,7 @@ from typing import Any
 
 from torch_tasks.caller import caller
 from torch_tasks.errors import InvalidRequest, TorchError
+from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import CheckinRecord
 from torch_tasks.model.node import KeptAgent, NodeInfo
@@ -23,6 +24,8 @@ _KEYS = (
     ("C-c", "Ctrl-C"),
 )
 """What a phone has no key for."""
+_SIGNS = 3
+"""So many signs of a person's window may get lost before Torch takes the terminal back."""
 _ABOVE = 400
 """So many rows of what has left the screen are on one page."""
 
@@ -37,6 +40,8 @@ def gather(visit: Visit) -> dict[str, Any]:
         "can_watch": visit.may("agent.screen", agent=agent_id),
         "can_type": visit.may("agent.take_over", agent=agent_id),
         "is_mine": info.taken_over == caller().name,
+        "away_seconds": fleet().settings.person_away_seconds,
+        "stay_seconds": fleet().settings.person_away_seconds / _SIGNS,
         "keys": _KEYS,
         "can_send": visit.may("message.send"),
         "can_read": can_read,

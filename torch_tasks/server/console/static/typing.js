@@ -6,7 +6,7 @@ const KEYS = {
   Enter: "Enter", Escape: "Escape", Tab: "Tab", Backspace: "BSpace", Delete: "DC", ArrowUp: "Up", ArrowDown: "Down",
   ArrowLeft: "Left", ArrowRight: "Right", Home: "Home", End: "End", PageUp: "PageUp", PageDown: "PageDown",
 };
-const STAY_MS = 20000;
+const LOOK_SECONDS = 5; // how soon a terminal is known that was taken over meanwhile
 const waiting = []; // strokes that are not sent yet: {text}, {key} or {paste}
 let sending = false;
 
@@ -14,7 +14,7 @@ let sending = false;
 export function typeIntoPanes() {
   document.addEventListener("keydown", press, true); // before the keys of the page
   document.addEventListener("paste", paste);
-  setInterval(stay, STAY_MS);
+  stay();
 }
 
 /** The agent into whose terminal this event is typed. */
@@ -82,8 +82,12 @@ async function post(place, { operation, text, keys }) {
   }
 }
 
+/** Give signs of being there, as often as each terminal wants them. */
 function stay() {
-  for (const place of document.querySelectorAll("[data-typing]")) {
-    fetch(`/api/v1/agent.taken_over?agent_id=${encodeURIComponent(place.dataset.typing)}`);
+  const places = [...document.querySelectorAll("[data-typing]")];
+  for (const { dataset } of places) {
+    fetch(`/api/v1/agent.taken_over?agent_id=${encodeURIComponent(dataset.typing)}`).catch(() => {}); // the next one counts, too
   }
+  const seconds = places.length ? Math.min(...places.map(({ dataset }) => Number(dataset.stay))) : LOOK_SECONDS;
+  setTimeout(stay, 1000 * seconds);
 }
