@@ -17,7 +17,7 @@ from chromium import Chromium, Window, logged_in
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from issued import Authority
-from nodes import Broker
+from nodes import Broker, Node
 from playwright.sync_api import expect
 from py_vapid import Vapid02
 from served import Served, served
@@ -200,6 +200,43 @@ def test_it_is_told_once_whoever_else_serves_and_whoever_is_started_anew(
     tags = [one["tag"] for one in service.told]
     assert (tags.count(first), tags.count(second)) == (1, 1)
     assert key[0] in (None, service.signed_by[-1]), "the server's key is the same after a new start"
+
+
+@pytest.fixture
+def other(broker: Broker, server: Served) -> Iterator[Served]:
+    """Another server of the fleet, as on another machine: nothing but the broker is the same."""
+    names = ("TORCH_NOTIFY", "TORCH_PUSH_SERVICES", "SSL_CERT_FILE")
+    with served(broker, **{name: server.env[name] for name in names}) as other:
+        yield other
+
+
+def test_two_servers_of_a_fleet_are_one_to_its_people(
+    window: Window, server: Served, other: Served, service: PushService, shared_node: Node
+) -> None:
+    agent, page = shared_node.agent_worker("dev-1").agent_id, window.page
+    subscribe(window)
+    first = rest("both")
+    until(lambda: first in [one["tag"] for one in service.told], "the one that the browser knows tells it")
+    form = {"token": other.token("colleague", "operator")}
+    page.context.request.post(f"{other.url}/login", form=form, headers={"Origin": other.url}, max_redirects=0)
+    page.goto(f"{server.url}/agents/{agent}")
+    page.get_by_role("button", name="Take over").click()
+    expect(page.locator("#mine")).to_be_visible()
+    page.goto(f"{other.url}/agents/{agent}")
+    expect(page.locator("#hold")).to_contain_text("taken over by operator")
+    expect(page.locator("#pane")).to_contain_text(f"{agent}>")
+    expect(page.get_by_role("button", name="Take over")).to_have_count(0)
+    page.goto(f"{server.url}/agents/{agent}")  # the login there still holds
+    page.get_by_role("button", name="Give back").click()
+    page.goto(f"{other.url}/agents/{agent}")
+    page.get_by_role("button", name="Take over").click()
+    expect(page.locator("#mine")).to_be_visible()
+    page.get_by_role("button", name="Give back").click()
+    expect(page.locator("#mine")).to_have_count(0)
+    second = rest("both again")
+    until(lambda: second in [one["tag"] for one in service.told], "the next one is told")
+    tags = [one["tag"] for one in service.told]
+    assert (tags.count(first), tags.count(second)) == (1, 1)
 
 
 def test_a_browser_that_is_no_more_is_forgotten(window: Window, server: Served, service: PushService) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from chromium import Chromium, Window, logged_in
 from git_parts import Repository
-from nodes import AgentWorker, Node
+from nodes import AgentWorker, Broker, Node
 from playwright.sync_api import Page, expect
 from served import Served
 from waiting import until
 
-from torch_tasks import TaskState, Torch
+from torch_tasks import TaskResult, TaskState, Torch, keys
 
 HOSTILE = "<script>window.was_run = 1</script><img src=x onerror='window.was_run = 2'> \x1b[31mred \u202eoot"
 
@@ -229,3 +229,28 @@ def test_what_a_task_changed_comes_from_its_agents_machine(
     coder.end_terminal()
     page.goto(f"/tasks/{task.id}/diff")
     expect(page.get_by_text("coder-1 on node-a, where its tree is, is away or gone")).to_be_visible()
+
+
+def test_an_end_that_nobody_signed_is_shown_and_not_believed(page: Page, torch: Torch, broker: Broker) -> None:
+    task = torch.enqueue("exit 3", title="It failed", agent="dev-1", max_retries=0)
+    assert task.result(timeout=60).status is TaskState.FAILED
+    record = keys.task_record(task.id)
+    claimed = TaskResult(task_id=task.id, status=TaskState.SUCCEEDED, answer="All of it works.").model_dump_json()
+    forged = {"state": TaskState.SUCCEEDED, "result": claimed, "end_signature": "by.nobody.at.all"}
+    broker.client.hset(record, mapping=forged)
+    page.goto(f"/tasks/{task.id}")
+    expect(page.locator("#forged")).to_contain_text("no node of this fleet says so")
+    assert state_of(page) == "succeeded (not believed)"
+    assert "All of it works." not in page.locator("main").inner_text()
+    page.goto("/tasks?q=failed")
+    expect(page.locator(f"#row-{task.id} .state")).to_have_text("succeeded (not believed)")
+    assert broker.client.hget(record, "state") == TaskState.SUCCEEDED, "nothing has mended it meanwhile"
+
+
+def test_an_end_that_was_written_over_is_shown_as_it_was_signed(page: Page, torch: Torch, broker: Broker) -> None:
+    task = torch.enqueue("exit 3", title="It failed, too", agent="dev-1", max_retries=0)
+    assert task.result(timeout=60).status is TaskState.FAILED
+    broker.client.hset(keys.task_record(task.id), "state", TaskState.SUCCEEDED)
+    page.goto(f"/tasks/{task.id}")
+    assert state_of(page) == "failed"
+    expect(page.get_by_text("it was written over as succeeded, which is undone")).to_be_visible()
