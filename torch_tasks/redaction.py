@@ -14,13 +14,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 _SHORTEST = 8
 """A shorter text holds no secret; and a shorter secret of Torch's own would be found in ordinary words."""
+_SHORT = 200
+"""Of texts no longer than this, a process keeps in mind which hold no secret."""
 _PLACEHOLDER = re.compile(
     r"[*x.•]+|[{<$%\[(].*|.*[}>\])]|\\.*|(?:your|my|the|some)?[_-]?(?:pass(?:word|wd|phrase)?|pw|pwd|secret|token|key|user|"
     r"guest|example|changeme|postgres|root|admin|test|redacted)(?:[_-]?here)?",
@@ -183,6 +185,7 @@ def protect(*secrets: str, what: str = "a secret of Torch's own") -> None:
     One that is an ordinary word is not looked for: it would be found where it is none.
     """
     _own.update((secret, what) for secret in secrets if len(secret) >= _SHORTEST and _is_no_placeholder(secret))
+    _is_clean.cache_clear()
 
 
 def protect_files(*files: Path) -> None:
@@ -209,6 +212,8 @@ def secrets_in(text: str) -> list[Secret]:
 
 def redacted(text: str) -> str:
     """The text with ``[redacted: …]`` in the place of each secret; the same text if it holds none."""
+    if len(text) <= _SHORT and _is_clean(text):
+        return text
     secrets = secrets_in(text)
     if not secrets:
         return text
@@ -217,6 +222,12 @@ def redacted(text: str) -> str:
         parts += [text[at : secret.start], f"[redacted: {secret.what}]"]
         at = secret.end
     return "".join([*parts, text[at:]])
+
+
+@lru_cache(maxsize=4096)
+def _is_clean(text: str) -> bool:
+    """Whether it holds no secret. Names, roles and states come again and again."""
+    return not secrets_in(text)
 
 
 def redacted_json(value: Any) -> Any:

@@ -15,6 +15,8 @@ _BREAKS = re.compile("[\t\r\n]")
 
 def visible(text: str) -> str:
     """The text with a sign in the place of each character that a terminal would obey or hide."""
+    if text.isascii() and text.isprintable():  # as most are
+        return text
     return _HIDDEN.sub(lambda found: sign(found[0]), text)
 
 

@@ -47,8 +47,9 @@ def signature_of(private: str, data: bytes) -> str:
     return encode(_private(private).sign(data))
 
 
+@lru_cache(maxsize=1024)
 def is_signature(signature: str, public: str, data: bytes) -> bool:
-    """Whether the owner of this key signed exactly this."""
+    """Whether the owner of this key signed exactly this. Lists of tasks ask it of the same ends again and again."""
     from cryptography.exceptions import InvalidSignature
 
     try:

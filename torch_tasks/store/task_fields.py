@@ -11,12 +11,13 @@ from typing import Any
 from torch_tasks.model.reader import read_json, read_object, unreadable_if_wrong
 from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
 
+_STATES = frozenset(TaskState)
 END_SIGNATURE, SPEC_SIGNATURE = "end_signature", "spec_signature"
 """The fields in which the node that wrote a result, or a spec, signed it."""
 
 
 def state_of(text: object) -> TaskState | None:
-    return TaskState(str(text)) if text in set(TaskState) else None
+    return TaskState(str(text)) if text in _STATES else None
 
 
 def history_entry(line: str) -> HistoryEntry:

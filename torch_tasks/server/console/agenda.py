@@ -6,7 +6,7 @@ from typing import Any
 
 from torch_tasks.checkins.times import AGAIN, ONCE
 from torch_tasks.model.checkin import Busy, CheckinState, Misfire
-from torch_tasks.server.console.page import ConsolePage, Visit
+from torch_tasks.server.console.page import NAMES_SECONDS, ConsolePage, Visit
 
 _TIMES = f"{ONCE}; or, again and again, {AGAIN}"
 _FIRES = 100
@@ -33,7 +33,7 @@ def gather_one(visit: Visit) -> dict[str, Any]:
 
 def _form(visit: Visit) -> dict[str, Any]:
     """What the forms offer to choose from."""
-    agents = visit.ask_together("agent.list")
+    agents = visit.ask_together("agent.list", NAMES_SECONDS)
     return {
         "agents": [one.agent_id for one in agents],
         "roles": sorted({one.role for one in agents}),

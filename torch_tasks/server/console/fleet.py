@@ -21,6 +21,8 @@ from torch_tasks.server.console.spawning import spawn_choices
 
 OFFLINE = "offline"
 _FILTERS = ("role", "state", "node", "q")
+_ASKED = ("pause", "retire")
+"""What an address asks about one agent: whether that is meant, and how."""
 _PER_PAGE = 100
 _DAY_SECONDS, _REPORT_SECONDS = 86_400, 15.0
 _DOWN = frozenset({KeptState.QUARANTINED, KeptState.RETIRED, KeptState.RETIRING})
@@ -110,12 +112,17 @@ def gather(visit: Visit) -> dict[str, Any]:
     chosen = {name: visit.query.get(name, "").strip() for name in _FILTERS}
     words = chosen["q"].casefold().split()
     found = [card for card in cards if card.matches(chosen["role"], chosen["state"], chosen["node"], words)]
+    shown = page_of(found, visit.query.get("page"), _PER_PAGE)
     kept = {name: value for name, value in chosen.items() if value}
+    here = _query(kept | ({"page": str(shown.number)} if shown.number > 1 else {}))
     held = {one.scope: one for one in visit.ask_together("fleet.holds")}
     return {
         "nodes": [node for node in nodes if node.online or not node.left],
-        "shown": page_of(found, visit.query.get("page"), _PER_PAGE),
-        "address": f"/fleet?{urlencode(kept)}{'&' if kept else ''}page=",
+        "shown": shown,
+        "address": f"{_query(kept)}page=",
+        "plain": here.rstrip("?&"),
+        "asking": here,
+        "asked": {name: visit.query.get(name, "") for name in _ASKED},
         "chosen": chosen,
         "offered": {name: _offered(cards, name, chosen[name]) for name in ("role", "state", "node")},
         "counts": Counter(card.state for card in cards),
@@ -129,6 +136,11 @@ def gather(visit: Visit) -> dict[str, Any]:
         "choices": spawn_choices(visit),
         "spawned": _spawned(visit),
     }
+
+
+def _query(given: Mapping[str, str]) -> str:
+    """The address of the page with this, to which more can be added."""
+    return f"/fleet?{urlencode(given)}{'&' if given else ''}"
 
 
 def _tokens_today(visit: Visit) -> dict[str, int]:

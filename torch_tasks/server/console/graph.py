@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from statistics import mean
 
 from torch_tasks.model.task_graph import GraphNode, TaskGraph
 from torch_tasks.visible_text import one_line
@@ -91,7 +90,8 @@ def _ordered(layers: list[list[str]], edges: Collection[tuple[str, str]]) -> lis
 
 
 def _middle(one: str, beside: Mapping[str, list[str]], rows: Mapping[str, float]) -> float:
-    return mean([rows[other] for other in beside[one]] or [rows[one]])
+    near = [rows[other] for other in beside[one]] or [rows[one]]
+    return sum(near) / len(near)
 
 
 def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:

@@ -16,6 +16,9 @@ from torch_tasks.security.decision import decide
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.server.console.shared import SHARED_SECONDS, SharedReplies
 
+NAMES_SECONDS = 5.0
+"""So old may the names be that a form offers to choose from."""
+
 
 @dataclass(frozen=True)
 class Visit:

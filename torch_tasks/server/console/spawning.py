@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch_tasks.server.console.page import Visit
+from torch_tasks.server.console.page import NAMES_SECONDS, Visit
 
 _KINDS = frozenset({"shell", "claude", "codex", "gemini", "opencode", "aider", "acp"})
 """Those that Torch brings; a fleet may have more."""
@@ -26,7 +26,7 @@ class SpawnChoices:
 
 
 def spawn_choices(visit: Visit) -> SpawnChoices:
-    agents, nodes = visit.ask_together("agent.list"), visit.ask_together("node.list")
+    agents, nodes = visit.ask_together("agent.list", NAMES_SECONDS), visit.ask_together("node.list", NAMES_SECONDS)
     return SpawnChoices(
         roles=_names(agent.role for agent in agents),
         kinds=_names(_KINDS.union(agent.kind for agent in agents)),

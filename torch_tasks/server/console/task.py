@@ -12,7 +12,7 @@ from torch_tasks.model.task_graph import TaskGraph
 from torch_tasks.model.traceparent import TraceParent
 from torch_tasks.server.console.board import address
 from torch_tasks.server.console.graph import BOX_HEIGHT, BOX_WIDTH, draw
-from torch_tasks.server.console.page import ConsolePage, Visit
+from torch_tasks.server.console.page import NAMES_SECONDS, ConsolePage, Visit
 from torch_tasks.server.console.spans import bars
 
 _CHECK = "check"
@@ -55,7 +55,7 @@ def gather(visit: Visit) -> dict[str, Any]:
     history: list[HistoryEntry] = visit.ask("task.history", task_id=task_id)
     trace = visit.ask("task.trace", task_id=task_id)
     graph: TaskGraph = visit.ask("task.graph", task_id=task_id)
-    agents = visit.ask_together("agent.list")
+    agents = visit.ask_together("agent.list", NAMES_SECONDS)
     evidence = record.result.evidence if record.result and not record.forged else ()
     return {
         "task": record,

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.task import Permissions, Priority, TaskSpec
-from torch_tasks.server.console.page import ConsolePage, Visit
+from torch_tasks.server.console.page import NAMES_SECONDS, ConsolePage, Visit
 
 _COPIED = ("prompt", "role", "agent", "priority", "workdir", "timeout", "check", "check_rounds", "permissions")
 _COPIED_TOO = ("max_retries", "fresh")
 
 
 def gather(visit: Visit) -> dict[str, Any]:
-    agents: list[AgentInfo] = visit.ask_together("agent.list")
+    agents: list[AgentInfo] = visit.ask_together("agent.list", NAMES_SECONDS)
     copied = visit.query.get("copy", "")
     typed = {name: visit.query[name] for name in visit.query if name != "copy"}
     filled = typed or (_filled(visit.ask("task.get", task_id=copied).spec) if copied else {})

@@ -1,10 +1,17 @@
-// Forms that choose what a list shows: the address follows, so that it can be linked, reloaded and gone back from.
+// What chooses what a page shows: the address follows, so that it can be linked, reloaded and gone back from.
 
 const TYPING_MS = 250;
 
-/** Take over every form with `data-filter`. */
+/** Take over every form with `data-filter`, and every link with `data-here`. */
 export function followFilters() {
   let timer = null;
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-here]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    history.replaceState(null, "", link.href);
+    document.dispatchEvent(new CustomEvent("torch-elsewhere"));
+  });
   document.addEventListener("submit", (event) => {
     if (!event.target.matches("form[data-filter]")) return;
     event.preventDefault();
@@ -30,5 +37,5 @@ function show(form, how) {
   address.search = new URLSearchParams(chosen);
   if (address.href === location.href) return;
   history[how](null, "", address);
-  document.dispatchEvent(new CustomEvent("torch-done"));
+  document.dispatchEvent(new CustomEvent("torch-elsewhere"));
 }

@@ -45,6 +45,7 @@ async function outcome(form, body) {
     form.elements._once.value = crypto.randomUUID?.() ?? `${Date.now()} ${Math.random()}`; // the next press is another one
     form.closest("details.sure")?.removeAttribute("open");
     if (form.dataset.act === "reset") form.reset();
+    if ("then" in form.dataset) history.replaceState(null, "", form.elements._then.value);
     return told.then;
   } catch {
     say("The server did not answer. Whether it was done is not known: look before you try again.", true);

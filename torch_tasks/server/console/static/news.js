@@ -13,6 +13,7 @@ let asked = 0; // when the content was last asked for
 let happened = 0; // when something last happened
 let timer = null;
 let asking = false;
+let isElsewhere = false; // the address has changed since it was asked for
 
 /** Keep the content as new as the fleet's events; it names their kinds in `data-news`. */
 export function follow(content) {
@@ -27,6 +28,10 @@ export function follow(content) {
   setInterval(() => soon(content), QUIET_MS); // what changes without an event
   document.addEventListener("visibilitychange", () => document.hidden || soon(content));
   document.addEventListener("torch-done", () => soon(content, 0));
+  document.addEventListener("torch-elsewhere", () => {
+    isElsewhere = true;
+    if (!asking) refresh(content);
+  });
 }
 
 function soon(content, least = SOONEST_MS) {
@@ -45,6 +50,8 @@ function plan(content, least = SOONEST_MS) {
 
 async function refresh(content) {
   asking = true;
+  const isNew = isElsewhere;
+  isElsewhere = false;
   asked = Date.now();
   try {
     const reply = await fetch(location.href, { headers: { "X-Torch-Console": "script" } });
@@ -57,11 +64,13 @@ async function refresh(content) {
     showTimes(fresh.content);
     morph(content, fresh.content);
     document.dispatchEvent(new CustomEvent("torch-shown"));
+    if (isNew) document.querySelector("#asked input, #asked select")?.focus({ preventScroll: true });
   } catch {
     // the stream of events says that the server is away, and when it is back
   } finally {
     asking = false;
   }
+  if (isElsewhere) return refresh(content);
   if (happened > asked - SETTLE_MS) plan(content); // what was shown may be from before
 }
 
