@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +22,10 @@ HERE = Path(__file__).resolve().parent
 PICTURES = HERE / "pictures"
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 TASKS = (
-    ("build-the-shop", "echo compiled 214 files; sleep 1; echo built"),
+    (
+        "build-the-shop",
+        "sed -i 's/sum(prices)/round(sum(prices), 2)/' prices.py; echo compiled; sleep 1; echo built",
+    ),
     ("unit-tests", "echo 214 passed in 12.3 s"),
     ("lint", "echo src/shop.py:12: unused import >&2; exit 3"),
     ("nightly", "for i in $(seq 400); do echo page $i of 400; sleep 1; done"),
@@ -58,13 +62,23 @@ def take(browser: Any, address: str, token: str, path: str, name: str, **how: An
     context.close()
 
 
+def make_shop(folder: Path) -> None:
+    """The git tree that the agents work in."""
+    folder.mkdir()
+    (folder / "prices.py").write_text("def total(prices):\n    return sum(prices)\n")
+    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+    for words in (["init", "-q"], ["add", "prices.py"], [*who, "commit", "-q", "-m", "Add up prices"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+
+
 @contextmanager
 def fleet() -> Iterator[tuple[str, str]]:
     """A fleet that has done something and waits for something: its server's address and the owner's token."""
     home = Path(tempfile.mkdtemp(prefix="tp-"))
     config = home / "config"
     (config / "agents").mkdir(parents=True)
-    (home / "shop").mkdir()
+    (config / "git.toml").write_text("[all]\nenabled = true\n")
+    make_shop(home / "shop")
     os.chdir(home / "shop")  # where the agents work
     os.environ |= {
         "TORCH_STATE_DIR": str(home / "s"), "TORCH_CONFIG_DIR": str(config), "TORCH_NODE": "laptop",

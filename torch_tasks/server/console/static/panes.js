@@ -2,7 +2,9 @@
 
 import { live, want } from "./live.js";
 
+const MARGIN = 60; // below the row that is written to, where a program may have a line about its state
 const inView = new Set();
+const shownAt = new WeakMap(); // how far each was scrolled when it was drawn
 const looking = new IntersectionObserver((seen) => {
   for (const one of seen) one.isIntersecting ? inView.add(one.target) : inView.delete(one.target);
   follow();
@@ -36,6 +38,8 @@ function show(news) {
 }
 
 function draw(pane, { columns, count, rows, trouble }) {
+  const isSmall = pane.classList.contains("thumb"); // shows the last rows, and asking where it is would cost much
+  const follows = !isSmall && Math.abs(pane.scrollTop - (shownAt.get(pane) ?? pane.scrollTop)) < 4; // nobody has scrolled it
   const screen = rowsOf(pane, columns);
   if (Object.keys(rows).length === count) {
     screen.innerHTML = Object.values(rows).map((html) => `<div class="row">${html}</div>`).join("");
@@ -48,11 +52,19 @@ function draw(pane, { columns, count, rows, trouble }) {
     screen.append(row);
   }
   for (const [at, html] of Object.entries(rows)) screen.children[at].innerHTML = html; // escaped by the server
+  if (follows) showLatest(pane, screen);
   pane.classList.toggle("stale", trouble !== "");
   let note = pane.querySelector(":scope > .trouble");
   if (!trouble) return note?.remove();
   if (!note) pane.prepend((note = Object.assign(document.createElement("p"), { className: "trouble" })));
   note.textContent = trouble;
+}
+
+/** Where the program writes: the row of its cursor, or the last one. */
+function showLatest(pane, screen) {
+  const row = screen.querySelector(".cursor")?.closest(".row") ?? screen.lastElementChild;
+  if (row) pane.scrollTop += row.getBoundingClientRect().bottom - pane.getBoundingClientRect().bottom + MARGIN;
+  shownAt.set(pane, pane.scrollTop);
 }
 
 function rowsOf(pane, columns) {
