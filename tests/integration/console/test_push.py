@@ -211,7 +211,7 @@ def other(broker: Broker, server: Served) -> Iterator[Served]:
 
 
 def test_two_servers_of_a_fleet_are_one_to_its_people(
-    window: Window, server: Served, other: Served, service: PushService, shared_node: Node
+    other: Served, window: Window, server: Served, service: PushService, shared_node: Node
 ) -> None:
     agent, page = shared_node.agent_worker("dev-1").agent_id, window.page
     subscribe(window)

@@ -98,10 +98,9 @@ class Console:
     def _shown(self, page: ConsolePage) -> Callable[[Request], Awaitable[Response]]:
         async def show(request: Request) -> Response:
             visit = Visit(self._shared, request.path_params, request.query_params)
-            try:
-                values = await self._calls.in_thread(lambda: {"needed": _needed(visit), **page.gather(visit)})
-            except TorchError as error:
-                return self._page(request, visit, page, "trouble", {"trouble": str(error)}, status_of(error))
+            values, error = await self._calls.in_thread(lambda: _gathered(page, visit))
+            if error:
+                return self._page(request, visit, page, "trouble", values | {"trouble": str(error)}, status_of(error))
             return self._page(request, visit, page, page.name, values, 200)
 
         return show
@@ -160,6 +159,15 @@ class Console:
         } | dict(values)
         headers = {**_HEADERS, "X-Torch-Needed": str(frame["needed"] or 0)}
         return HTMLResponse(self._templates.render(template, frame), status, headers)
+
+
+def _gathered(page: ConsolePage, visit: Visit) -> tuple[dict[str, Any], TorchError | None]:
+    """What the page shows, or why it cannot; how many things wait for a person in either case."""
+    values: dict[str, Any] = {"needed": _needed(visit)}
+    try:
+        return {**values, **page.gather(visit)}, None
+    except TorchError as error:
+        return values, error
 
 
 def _needed(visit: Visit) -> int | None:

@@ -60,7 +60,7 @@ function isTyping(element) {
 function show() {
   const dialog = document.getElementById("keys") ?? made();
   if (dialog.open) return dialog.close();
-  const pages = [...letters()].map(([letter, link]) => [`g ${letter}`, link.textContent.trim()]);
+  const pages = [...letters()].map(([letter, link]) => [`g ${letter}`, link.firstChild.textContent.trim()]);
   const rows = [["?", "These keys"], ...pages, ["/", "Search on this page"], ["j k", "The next, the one before"],
     ["Enter", "Open it"], ["Esc", "Close this"]];
   dialog.querySelector("dl").replaceChildren(...rows.flatMap(([keys, what]) => [tag("dt", keys), tag("dd", what)]));
