@@ -159,11 +159,12 @@ class Pair:
         return lost
 
     def mend(self) -> None:
-        """Have the dead server be the replica of the other one, in step."""
+        """Have the dead server be the replica of the other one, in step, whatever Sentinels do meanwhile."""
         primary, replica = self.primary, self.replica
         if not replica.process:
-            replica.start("--replicaof", f"{HOST} {primary.port}")
-        until(lambda: is_in_step(replica), f"the replica is in step: {replica.log}", START_SECONDS)
+            # A Sentinel may have had it write down what `out_of_step` told it.
+            replica.start("--replicaof", f"{HOST} {primary.port}", "--masterauth", "")
+        until(lambda: is_in_step(self.replica), f"the replica is in step: {self.folder}", START_SECONDS)
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End everything."""

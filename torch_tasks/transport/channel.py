@@ -220,15 +220,18 @@ class Channel(stock.Channel):
                 pipe.lpush(self._own_bell, "").pexpire(self._own_bell, BELL_MS).execute()
 
     def _stop_polling(self) -> None:
-        """Take nothing any more: put back what a claim brings at this moment, and end a wait."""
-        connection = self._in_poll
+        """Take nothing any more: put back what a claim brings at this moment, end a wait, and leave the connection.
+
+        An idle one that the broker ends would fail whoever consumes on this channel next.
+        """
+        connection: Any = self.client.connection if "client" in self.__dict__ else None
         if self.claiming:
             with suppress(Empty, *self.connection_errors):
                 if connection.can_read(timeout=ANSWER_SECONDS) and (taken := self._read_claim()):
                     self._give_back(taken)
-        if self._in_poll:
+        if connection:
             connection.disconnect()
-            self._in_poll = None
+        self._in_poll = None
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for a message; kombu calls this when there is room for one and no request is open."""

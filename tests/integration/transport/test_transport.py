@@ -109,6 +109,13 @@ def test_every_pool_of_celerys_can_use_it(bench: Bench, pool: str) -> None:
     assert sorted(line["id"] for line in bench.seen("begin")) == sorted(tasks)
 
 
+def test_who_has_asked_the_workers_asks_again_although_its_connections_were_cut_meanwhile(bench: Bench) -> None:
+    bench.worker("one")
+    for _ in range(3):
+        until(lambda: bench.app.control.ping(["one@bench"], timeout=5, limit=1), "it answers")
+        bench.cut_connections()
+
+
 def test_what_a_worker_holds_counts_against_its_limit_over_a_new_connection(bench: Bench) -> None:
     bench.worker("two", "-c", "2")
     first, second = bench.send("work", LEASE_SECONDS * 2), bench.send("work", LEASE_SECONDS * 2)
