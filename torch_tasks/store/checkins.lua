@@ -1,6 +1,6 @@
 -- What changes check-ins.
 -- WITH: clock
--- FROM PYTHON: CHANGES_KEPT, HISTORY_KEPT
+-- FROM PYTHON: CHANGES_KEPT, HISTORY_KEPT, SENT
 --
 -- An entry is a hash. Its id is in the set of what is due as long as it comes up; "id@slot" is there, too, if this very
 -- slot is to be fired at once. Each change is announced in a stream, which wakes every beat and fills its journal. A
@@ -14,17 +14,30 @@ local function is_gone(state)
   return not state or state == 'removed'
 end
 
+-- Whether the line is of a slot that nobody is known to have been told about.
+local function is_open(line)
+  return tonumber(string.sub(line, 1, 1)) < SENT
+end
+
+-- Forget the oldest line of a history that is too long. A slot that is still open stays known.
+local function shorten(slots_key, lines_key)
+  if redis.call('ZCARD', slots_key) <= HISTORY_KEPT then return end
+  for _, slot in ipairs(redis.call('ZRANGE', slots_key, 0, -1 - HISTORY_KEPT)) do
+    if not is_open(redis.call('HGET', lines_key, slot) or tostring(SENT)) then
+      redis.call('ZREM', slots_key, slot)
+      redis.call('HDEL', lines_key, slot)
+      return
+    end
+  end
+end
+
 -- Keep a line of the history of an entry, unless a line of a later outcome is known of the slot.
 local function note(entry_key, slots_key, lines_key, slot, line)
   local known = redis.call('HGET', lines_key, slot)
   if known and string.byte(known) > string.byte(line) then return end
   redis.call('HSET', lines_key, slot, line)
   redis.call('ZADD', slots_key, slot, slot)
-  if redis.call('ZCARD', slots_key) > HISTORY_KEPT then
-    local oldest = redis.call('ZRANGE', slots_key, 0, 0)[1]
-    redis.call('ZREM', slots_key, oldest)
-    redis.call('HDEL', lines_key, oldest)
-  end
+  shorten(slots_key, lines_key)
   if tonumber(slot) >= (tonumber(redis.call('HGET', entry_key, 'last_slot') or '') or 0) then
     redis.call('HSET', entry_key, 'last_slot', slot, 'last', line)
   end
@@ -134,16 +147,17 @@ local function set_aside()
   announce(ARG.id)
 end
 
--- All that is known of an entry: its fields, and the latest lines of its history by their slots.
+-- All that is needed to put an entry back: its fields, and by their slots the latest lines of its history and the open ones.
 -- KEYS: entry, slots, lines
 -- ARGV: count
 local function copy()
-  local lines = {}
-  for _, slot in ipairs(redis.call('ZREVRANGE', KEY.slots, 0, tonumber(ARG.count) - 1)) do
-    local line = redis.call('HGET', KEY.lines, slot)
-    if line then
-      lines[#lines + 1] = slot
-      lines[#lines + 1] = line
+  local latest, lines = {}, {}
+  for _, slot in ipairs(redis.call('ZREVRANGE', KEY.slots, 0, tonumber(ARG.count) - 1)) do latest[slot] = true end
+  local known = redis.call('HGETALL', KEY.lines)
+  for i = 1, #known, 2 do
+    if latest[known[i]] or is_open(known[i + 1]) then
+      lines[#lines + 1] = known[i]
+      lines[#lines + 1] = known[i + 1]
     end
   end
   local fields = redis.pcall('HGETALL', KEY.entry)

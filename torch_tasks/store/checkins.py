@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 CHANGES_KEPT = 10_000
 """How many changes are kept for beats that were away; a beat that missed more reads all entries."""
 HISTORY_KEPT = 100
-"""How many lines of the history of one check-in are kept, the latest."""
-SCRIPTS = Scripts(__file__, CHANGES_KEPT=CHANGES_KEPT, HISTORY_KEPT=HISTORY_KEPT)
+"""How many lines of the history of one check-in are kept, the latest; more only if more of its slots are open."""
+SCRIPTS = Scripts(__file__, CHANGES_KEPT=CHANGES_KEPT, HISTORY_KEPT=HISTORY_KEPT, SENT=SlotOutcome.SENT.rank)
 
 _AT_ONCE = 500
 _FIELDS = ("checkin", "state", "slot", "due", "runs", "version", "last", "why")

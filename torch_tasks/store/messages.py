@@ -90,7 +90,7 @@ class Inboxes:
         self._client = client
         self.audit = Audit(client)
         self._limits = settings
-        self._keep_seconds = int(settings.result_days * 86400)
+        self.keep_seconds = int(settings.result_days * 86400)
         self._refused = RefusedLetters(client)
 
     # ── the sender's side ────────────────────────────────────────────────────────────────────────────────────────
@@ -119,7 +119,7 @@ class Inboxes:
             message=message.model_dump_json(),
             sender=message.sender,
             **self._limits_of(message),
-            keep_seconds=self._keep_seconds,
+            keep_seconds=self.keep_seconds,
             expires_ms=int((message.expires or 0) * 1000),
             answer=message.kind if message.reply_to and message.kind in _ANSWERS else "",
             status_of=message.sender if message.kind is MessageKind.STATUS else "",
@@ -155,7 +155,7 @@ class Inboxes:
             return False
         places = _places(record.message)
         return bool(
-            SCRIPTS["withdraw"](self._client, **places, id=message_id, note=note, keep_seconds=self._keep_seconds)
+            SCRIPTS["withdraw"](self._client, **places, id=message_id, note=note, keep_seconds=self.keep_seconds)
         )
 
     # ── the receiver's side ──────────────────────────────────────────────────────────────────────────────────────
@@ -236,7 +236,7 @@ class Inboxes:
             number=entry.number if entry else None,
             state=state,
             note=note,
-            keep_seconds=self._keep_seconds,
+            keep_seconds=self.keep_seconds,
             id=message.id,
             message=message.model_dump_json(),
             transport=transport,

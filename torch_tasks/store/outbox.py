@@ -105,11 +105,13 @@ class Outbox:
         reconciler.reconcile(source)
         server = reconciler.server_that_knows(source)
         found = list(itertools.chain.from_iterable(source.batches()))
-        # What a server does not know that had all of it before and has it now, it has not forgotten.
-        has_expired = server is not None and reconciler.server_that_knows(source) == server
+        had_all = server is not None and reconciler.server_that_knows(source) == server
         for file, state in found:
-            if state.settled if state else has_expired:
+            if state.settled if state else had_all and _seconds_since(file) > inboxes.keep_seconds:
                 file.unlink(missing_ok=True)
+            elif state is None and had_all:
+                # A former server accepted it, and its process learned that after the others had been put back.
+                source.send_again(file)
 
     @property
     def name(self) -> str:
@@ -138,14 +140,17 @@ class SentMessages:
 
     def put_back(self) -> bool:
         """Send what the broker forgot; false if something cannot be sent yet."""
-        done = True
-        for file, state in itertools.chain.from_iterable(self.batches()):
-            if state is None and (message := _read(file)):
-                try:
-                    self.send(message)
-                except (InboxFull, BrokerForgot):
-                    done = False
-        return done
+        forgotten = [file for file, state in itertools.chain.from_iterable(self.batches()) if state is None]
+        return all(list(map(self.send_again, forgotten)))
+
+    def send_again(self, file: Path) -> bool:
+        """Send the message in this file, if there still is one; false if it cannot be sent yet."""
+        try:
+            if message := _read(file):
+                self.send(message)
+        except (InboxFull, BrokerForgot):
+            return False
+        return True
 
     def batches(self) -> Iterator[list[tuple[Path, MessageState | None]]]:
         """The files and the states of their messages on the broker, a page at a time, in the order of sending."""
@@ -161,6 +166,11 @@ def _files(folder: Path) -> list[str]:
         return sorted(name for name in os.listdir(folder) if name.endswith(".json") and name[0] != ".")  # noqa: PTH208
     except FileNotFoundError:
         return []
+
+
+def _seconds_since(file: Path) -> float:
+    """How long ago its message was written."""
+    return time.time() - int(file.name.split("-", 1)[0]) / 1e9
 
 
 def _read(file: Path) -> Message | None:

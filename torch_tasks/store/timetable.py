@@ -18,7 +18,7 @@ from torch_tasks.store.checkins import SCRIPTS, fields_of, line_of, pages, place
 PERIODIC = "celery:"
 """How the id of one of Celery's own entries begins; no check-in has such an id."""
 LINES_KEPT = 10
-"""How many lines of its history the copy of an entry holds, the latest."""
+"""How many lines of its history the copy of an entry holds at least, the latest; it holds all of open slots, too."""
 
 _AT_ONCE = 500
 _FIELDS = ("checkin", "state", "slot", "due", "runs", "version")
@@ -68,7 +68,7 @@ class Advance(NamedTuple):
 
 
 class EntryCopy(NamedTuple):
-    """An entry: its fields, and the latest lines of its history by their slots."""
+    """An entry: its fields, and by their slots the latest lines of its history and those of open slots."""
 
     id: str
     fields: dict[str, str]

@@ -22,9 +22,9 @@ from torch_tasks.beat.journal import Journal
 from torch_tasks.beat.periodic import standing_entries
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.fleet import fleet
-from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, Misfire, SlotOutcome
-from torch_tasks.store.checkins import CheckinRecords
-from torch_tasks.store.timetable import Advance, Due, Timetable
+from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, Misfire, SlotOutcome, milliseconds
+from torch_tasks.store.checkins import HISTORY_KEPT, CheckinRecords
+from torch_tasks.store.timetable import LINES_KEPT, Advance, Due, Timetable
 
 pytestmark = pytest.mark.slow
 SECONDS = 30
@@ -378,6 +378,26 @@ def test_a_broker_that_was_away_or_forgot_knows_all_of_it_again(
     assert store.get(each.id).runs == len(slots)
     if fault != "restarted":  # what was given to the fleet and is not known to have arrived is given to it again
         assert fires(ended)[0].celery_id in {task["id"] for task in published()}
+
+
+def test_a_slot_that_nobody_was_told_about_is_fired_again_however_many_came_after_it(
+    store: CheckinRecords, broker: Broker
+) -> None:
+    asked = checkin(schedule=Every(seconds=1, start=store.now()))
+    first = store.add(asked).slot
+    assert first
+    slots = [first + timedelta(seconds=number) for number in range(HISTORY_KEPT + 20)]
+    open_ones = [slots[0], slots[3], *slots[-LINES_KEPT * 2 :]]
+    for slot in slots:
+        outcome = SlotOutcome.FIRED if slot in open_ones else SlotOutcome.SENT
+        store.note(Fire(checkin_id=asked.id, slot=slot, at=slot, outcome=outcome))
+    assert len(store.history(asked.id, limit=len(slots))) == HISTORY_KEPT + 2
+    timetable = Timetable(fleet().client, fleet().settings)
+    accounts = timetable.accounts([asked.id])
+    broker.empty()
+    assert timetable.restore(accounts) == 1
+    due = {member.partition("@")[2] for member in fleet().client.zrange(keys.CHECKINS_DUE, 0, -1)} - {""}
+    assert due == {str(milliseconds(slot)) for slot in open_ones}
 
 
 # ── the clock on the wall ────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from clients import read_settings_anew, run_client
 from nodes import Broker
 from waiting import until
 
-from torch_tasks import Torch
+from torch_tasks import Torch, keys
 from torch_tasks.caller import Caller, acting_as
 from torch_tasks.communication import MessageState, NovaOrchestrator
 from torch_tasks.communication.policy import policy
@@ -62,6 +62,21 @@ def test_nobody_of_that_name_is_refused_and_near_names_are_told(nova: NovaOrches
     with pytest.raises(UnknownRecipient, match=r"did you mean developer-[12]"):
         nova.send_message("develper-1", "hello")
     assert nova.history() == []
+
+
+def test_what_a_former_server_accepted_is_sent_again_although_its_sender_learns_that_late(
+    nova: NovaOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then the others have been put back, and the broker counts as one that has all of it."""
+    monkeypatch.setattr("torch_tasks.store.outbox.CHECKED_SECONDS", 0)
+    nova.send_message("developer-1", "hello")
+    until(lambda: nova.history() and fleet().client.exists(keys.RECONCILED), "this server has what was sent")
+    late = nova.send_message("developer-1", "hello again")
+    inboxes = fleet().inboxes
+    fleet().client.delete(keys.message(late.id))
+    inboxes.drop(next(entry for entry in inboxes.waiting("developer-1") if entry.message_id == late.id))
+    until(lambda: len(nova.inbox("developer-1")) == 2, "both are there")
+    assert [one.message.message for one in nova.inbox("developer-1")] == ["hello", "hello again"]
 
 
 def test_the_plans_form_names_the_role_first(nova: NovaOrchestrator) -> None:
