@@ -218,6 +218,12 @@ class NoBrokerUsers(TorchError):
     exit_code = 4
 
 
+class BrokerNotMoved(TorchError):
+    """The fleet cannot go to that server; it goes on with the one that it has."""
+
+    exit_code = 4
+
+
 class BrokerNotStarted(TorchError):
     """This machine's own broker could not be started."""
 

@@ -73,6 +73,10 @@ DEADLINES = f"{PREFIX}deadlines"
 ENDED_UNOWNED = f"{PREFIX}ended_unowned"
 #: Hash about the broker itself: which server process was last reconciled with the fleet, and since when.
 BROKER_STATE = f"{PREFIX}broker"
+#: What a server says to each process that connects while the fleet is moved to another one, and afterwards.
+BROKER_MOVED = f"{PREFIX}moved"
+#: On the server to which a fleet has moved, or is being moved: what the former one says of that.
+BROKER_ARRIVED = f"{PREFIX}arrived"
 #: Hash of a chore of the fleet's housekeeping → the broker's second in which it was last begun.
 HOUSEKEEPING = f"{PREFIX}housekeeping"
 #: Hash of a source's name → the broker's process with which it was reconciled last: see ``broker.reconciler``.

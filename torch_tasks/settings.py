@@ -25,7 +25,7 @@ from torch_tasks.errors import InvalidSettings, StateFolderUnusable
 from torch_tasks.fleets_settings import FleetsSettings
 from torch_tasks.model.agent import AgentSpec, each_id_once
 from torch_tasks.model.broker_address import BrokerAddress, standard_url
-from torch_tasks.model.broker_users import read_logins
+from torch_tasks.model.broker_moves import without_made_login
 from torch_tasks.model.budget import Budget
 from torch_tasks.model.fields import AgentId, Role, Skills, faults
 from torch_tasks.model.limits import Bytes, Limits
@@ -373,8 +373,7 @@ class Settings(BoxSettings, TelemetrySettings, NotifySettings, BackupSettings, F
     def broker(self) -> BrokerAddress:
         """The broker's address and its source, read each time; without a login where Torch has made users."""
         if given := self.given_broker():
-            kept = read_logins(self.state.broker_logins)
-            return given.with_login(None) if kept and kept.are_made and kept.place == given.place else given
+            return without_made_login(given, self.state.broker_logins, self.state.broker_moved)
         try:
             return BrokerAddress.model_validate_json(self.state.broker_address.read_bytes())
         except FileNotFoundError:

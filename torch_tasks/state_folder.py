@@ -74,6 +74,7 @@ class StateFolder:
         self.broker_socket = self.broker / "sock"
         """Where this machine's own broker listens; no longer than it must be, as the system limits its path."""
         self.broker_logins = path / "broker-logins.json"
+        self.broker_moved = path / "broker-moved.json"
         """As which users this machine's processes connect to a broker elsewhere, and their passwords."""
         self.broker_address = path / "broker.json"
         """Where this machine's own broker listens, from its start to `down`."""

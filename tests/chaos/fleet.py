@@ -82,7 +82,7 @@ class Fleet(Machine):
         self._not_before: dict[str, float] = {}
         self._clients: list[subprocess.Popen[bytes]] = []
         self._keys = pytest.MonkeyPatch()
-        self._starters: Mapping[str, tuple[str, ...]] = {
+        self._starters: dict[str, tuple[str, ...]] = {
             "node": commands.node([_spec(*pair) for pair in enumerate(self.agents)]),
             "beat": commands.BEAT,
         }
@@ -115,6 +115,11 @@ class Fleet(Machine):
             if time.monotonic() >= self._not_before.get(name, 0) and not self._processes.find(name):
                 log = self.state / "logs" / f"{name}.log"
                 self._processes.start(name, commands.runnable(command), log=log, env=self.env, cwd=self.work)
+
+    def keep(self, name: str, command: tuple[str, ...]) -> None:
+        """Have another process run from now on."""
+        self._starters[name] = command
+        self.revive()
 
     def keep_away(self, name: str, seconds: float) -> None:
         """Do not start this one again before so many seconds have passed."""

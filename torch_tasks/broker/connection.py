@@ -34,6 +34,7 @@ from tenacity.wait import wait_random_exponential
 from torch_tasks.broker.following import FollowingConnection
 from torch_tasks.broker.logins import OwnLogin
 from torch_tasks.broker.memory import REMEDY
+from torch_tasks.broker.moved import BrokerMoving
 from torch_tasks.broker.tls import why_untrusted
 from torch_tasks.errors import BrokerAway, BrokerFull, BrokerUnreachable, BrokerUntrusted, NothingRuns, WrongType
 from torch_tasks.keys import PREFIX
@@ -241,6 +242,8 @@ def _explanation(address: BrokerAddress, error: BaseException) -> str:
             "Set TORCH_BROKER_URL to redis://:PASSWORD@HOST:PORT/DB or unix://:PASSWORD@/SOCKET with the right password"
         )
         return f"the broker at {where} refused the password: {_reason(causes)}. {remedy}"
+    if any(isinstance(cause, BrokerMoving) for cause in causes):
+        return f"the broker at {where} takes nothing: {_reason(causes)}"
     if any(isinstance(cause, BusyLoadingError) for cause in causes):
         return f"the broker at {where} is still loading its data. Try again in a moment"
     if any(isinstance(cause, OutOfMemoryError) for cause in causes):

@@ -14,17 +14,21 @@ from weakref import WeakSet
 
 from redis.connection import AbstractConnection, Connection, DefaultParser, UnixDomainSocketConnection, parse_url
 from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
+from torch_tasks.broker.moved import LONGEST_NOTE, BrokerMoved, latest, obey
 from torch_tasks.broker.sentinels import NoQuorum, Sentinels
 from torch_tasks.broker.tls import client_options
+from torch_tasks.keys import BROKER_MOVED
 from torch_tasks.model.broker_address import BrokerAddress
 from torch_tasks.settings import settings
 from torch_tasks.system.loops import Loop
 
 LOOK_SECONDS = 1.0
 """How often a process with open connections asks whether its primary is still the one."""
+_MOVES = 5
+"""How many moves a process that was away follows at once."""
 
 
 _UNNAMED: dict[str, Any] = {"driver_info": None}
@@ -44,7 +48,8 @@ class FollowingConnection(AbstractConnection):
 
     def __init__(self, *, follows: BrokerAddress, **options: Any) -> None:
         self._follows = follows
-        self._target = follows
+        self._target = self.via = follows
+        """The server, and the address by which it was found."""
         kept = {name: value for name, value in options.items() if name not in _OF_A_PLACE and name[:4] != "ssl_"}
         super().__init__(**kept, **_UNNAMED)
         self._keepalive = {name: options[name] for name in _KEEPALIVE if name in options}
@@ -58,9 +63,10 @@ class FollowingConnection(AbstractConnection):
         return self._opener(target)._connect()
 
     def _place_now(self) -> BrokerAddress:
-        if not self._follows.sentinels:
-            return self._follows
-        watch = watch_of(self._follows)
+        self.via = latest(self._follows)
+        if not self.via.sentinels:
+            return self.via
+        watch = watch_of(self.via)
         watch.note(self)
         return watch.primary()
 
@@ -77,10 +83,31 @@ class FollowingConnection(AbstractConnection):
     def _host_error(self) -> str:
         return str(self._target)
 
-    def on_connect(self) -> None:
-        super().on_connect()  # type: ignore[no-untyped-call]
-        if self._follows.sentinels:
+    def connect_check_health(self, *args: Any, **options: Any) -> None:
+        """As redis-py does; where the broker has moved, to its next server, once for each move."""
+        for _ in range(_MOVES):
+            try:
+                super().connect_check_health(*args, **options)
+                return
+            except BrokerMoved:
+                continue
+        raise NoConnection("the broker has moved more often than can be followed")
+
+    def on_connect_check_health(self, *args: Any, **options: Any) -> None:
+        super().on_connect_check_health(*args, **options)
+        if self.via.sentinels:
             self._require_primary()
+        if note := self._note():
+            obey(note, self._follows, self.via)
+
+    def _note(self) -> str:
+        """What the server says of a move; a user that may not ask needs not know."""
+        self.send_command("GETRANGE", BROKER_MOVED, 0, LONGEST_NOTE, check_health=False)  # type: ignore[no-untyped-call]
+        try:
+            answer = self.read_response()
+        except ResponseError:
+            return ""
+        return answer.decode() if isinstance(answer, bytes) else str(answer)
 
     def _require_primary(self) -> None:
         """A server that Sentinel has just named may not know yet that it is the primary, or not know that it was."""
@@ -172,7 +199,7 @@ class PrimaryWatch:
 
     def _end_all_but(self, primary: BrokerAddress | None) -> None:
         with self._lock:
-            others = [connection for connection in self._open if connection.target != primary]
+            others = [one for one in self._open if one.via == self._address and one.target != primary]
         for connection in others:
             connection.end()
 

@@ -10,6 +10,7 @@ from redis.credentials import CredentialProvider
 
 from torch_tasks.broker.following import place_now
 from torch_tasks.model.broker_address import OWN_PLACE, BrokerAddress
+from torch_tasks.model.broker_moves import is_same_broker
 from torch_tasks.model.broker_users import BrokerRole, read_logins, role_of
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import BROKER_LOGINS
@@ -24,7 +25,7 @@ class OwnLogin(CredentialProvider):
     def get_credentials(self) -> Any:  # redis-py does not say that it may be empty
         address = self._address or settings().broker()
         kept = read_logins(logins_file(address))
-        if kept is None or kept.place != address.place:
+        if kept is None or not is_same_broker(settings().state.broker_moved, kept.place, address):
             return ()
         login = kept.logins.get(role_of(sys.argv)) or kept.logins[BrokerRole.PROGRAM]
         return (login.user, login.password)

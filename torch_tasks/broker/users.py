@@ -63,9 +63,9 @@ def delete_joiners(admin: BrokerAddress, wanted: Collection[str]) -> None:
         delete_users(admin, over)
 
 
-def save_users(admin: BrokerAddress) -> None:
+def save_users(admin: BrokerAddress, client: BrokerClient | None = None) -> None:
     """Have the broker keep its users over its restart; :class:`NoBrokerUsers` if it would forget them."""
-    client = connect(admin)
+    client = client or connect(admin)
     for command in (("ACL", "SAVE"), ("CONFIG", "REWRITE")):
         try:
             client.execute_command(*command)

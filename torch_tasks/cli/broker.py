@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from pydantic import SecretStr
 
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import as_json, as_table
 from torch_tasks.cli.tables import Column
-from torch_tasks.machine import broker_logins
+from torch_tasks.machine import broker_logins, moving
 from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.model.asker import Asker
+from torch_tasks.model.broker_address import BrokerAddress, standard_url
 from torch_tasks.model.broker_users import BrokerRole, user_name
 from torch_tasks.security.audit import note_event
 from torch_tasks.settings import settings
@@ -20,7 +22,7 @@ from torch_tasks.system.files import write_private
 
 @click.group()
 def broker() -> None:
-    """Make the users with whom Torch's processes reach the broker, and change their passwords."""
+    """Make the users with whom Torch's processes reach the broker, change their passwords, and move to another one."""
     refuse_in_pane(settings().state, "broker")
 
 
@@ -78,6 +80,43 @@ def add(role: str, name: str, file: Path) -> None:
 def remove(users: tuple[str, ...]) -> None:
     """Delete users that Torch has made; without a name, this machine's own on a broker elsewhere."""
     _note("removed", *broker_logins.remove(settings(), list(users)))
+
+
+@broker.command()
+@click.argument("url")
+@click.option(
+    "--login", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A file with USER:PASSWORD for it."
+)
+def move(url: str, login: Path | None) -> None:
+    """Have the whole fleet go to another, empty server while it works."""
+    new = _address(url)
+    given = settings().given_broker()
+    moved = new.with_login(moving.read_login(login.read_text()) if login else given.login if given else None)
+    count = moving.move(settings(), moved, click.echo)
+    note_event("broker.moved", str(new), who=Asker.now(), durable=True)
+    click.echo(
+        f"the fleet's broker is {new} now, with all that it had ({count} keys). Keep the former server until every"
+    )
+    click.echo("machine was up once; then set TORCH_BROKER_URL to the new address everywhere.")
+
+
+@broker.command()
+@click.argument("url")
+def follow(url: str) -> None:
+    """Tell this machine where the broker has moved, if the former server is gone and cannot say so."""
+    new = _address(url)
+    moving.follow(settings(), new)
+    note_event("broker.followed", str(new), who=Asker.now(), durable=True)
+
+
+def _address(url: str) -> BrokerAddress:
+    try:
+        address = BrokerAddress(url=SecretStr(standard_url(url)), source="TORCH_BROKER_URL")
+    except ValueError as error:
+        raise click.UsageError(f"the address {error}") from None
+    if address.login:
+        raise click.UsageError("write no login into the address, where others could see it")
+    return address
 
 
 def _note(what: str, *users: str) -> None:

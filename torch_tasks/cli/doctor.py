@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from torch_tasks.broker.connection import connect, nothing_is_here, nothing_runs
+from torch_tasks.broker.moved import latest
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import ago, as_json, beside, local, print_styled
 from torch_tasks.config_files import known_kinds, user_config
@@ -148,7 +149,9 @@ def _broker() -> str:
     server = connect(address).info("server")
     name = "DragonflyDB" if "dragonfly_version" in server else str(server.get("server_name", "redis")).capitalize()
     version = server.get("dragonfly_version") or server.get("valkey_version") or server.get("redis_version")
-    return f"{name} {version} at {address} (from {address.source})"
+    now = latest(address)
+    moved = "" if now == address else f"; it has moved to {now.with_login(None)}: set TORCH_BROKER_URL to that"
+    return f"{name} {version} at {address} (from {address.source}){moved}"
 
 
 def _ledger() -> str:

@@ -31,6 +31,8 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.machine.agent_folder import is_hosted, put_mail
 from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.broker_address import file_name_of
+from torch_tasks.model.broker_moves import former_places
 from torch_tasks.model.durations import local_time
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, id_for
 from torch_tasks.model.near import did_you_mean
@@ -380,7 +382,12 @@ def flush_outbox(of: Fleet) -> None:
 
 
 def outbox_of(of: Fleet) -> Outbox:
-    return Outbox(of.settings.state.outbox(of.settings.broker().file_name))
+    """With what lay in those for the former addresses of a broker that has moved."""
+    state, broker = of.settings.state, of.settings.broker()
+    outbox = Outbox(state.outbox(broker.file_name))
+    for place in former_places(state.broker_moved, broker):
+        outbox.adopt(state.outbox(file_name_of(place)))
+    return outbox
 
 
 def _away(target: AgentInfo | None) -> str:

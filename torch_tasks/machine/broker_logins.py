@@ -13,6 +13,7 @@ from torch_tasks.broker.logins import logins_file
 from torch_tasks.errors import NoBrokerUsers, WrongUsage
 from torch_tasks.machine.broker import administrators_address
 from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.model.broker_moves import is_same_broker
 from torch_tasks.model.broker_users import (
     JOINING,
     BrokerLogin,
@@ -33,8 +34,9 @@ def administrator(settings: Settings) -> BrokerAddress:
 
 def known_logins(settings: Settings) -> BrokerLogins | None:
     """The users of this machine on its broker; None if all use the one login of its address."""
-    kept = read_logins(logins_file(settings.broker()))
-    return kept if kept and kept.are_made and kept.place == settings.broker().place else None
+    kept, address = read_logins(logins_file(settings.broker())), settings.broker()
+    is_here = kept and kept.are_made and is_same_broker(settings.state.broker_moved, kept.place, address)
+    return kept if is_here else None
 
 
 def make(settings: Settings) -> BrokerLogins:

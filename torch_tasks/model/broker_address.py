@@ -66,6 +66,11 @@ def _standard_sentinels(url: str) -> str:
     return f"{scheme}://{login}{at}{shown}/{named[1]}/{named[2] or 0}"
 
 
+def file_name_of(place: str) -> str:
+    """A broker's place as a part of the names of files that belong to it."""
+    return re.sub(r"[^\w.-]+", "_", place)
+
+
 def _place_of(host: str) -> tuple[str, int] | None:
     name, _, port = host.partition(":")
     if not name or not (port or str(_SENTINEL_PORT)).isdecimal():
@@ -197,8 +202,7 @@ class BrokerAddress(BaseModel):
 
     @property
     def file_name(self) -> str:
-        """The same as a part of the names of files that belong to it."""
-        return re.sub(r"[^\w.-]+", "_", self.place)
+        return file_name_of(self.place)
 
     def __str__(self) -> str:
         scheme, _, rest = self.url.get_secret_value().partition("://")

@@ -11,7 +11,16 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from torch_tasks.keys import FLEET_FORMAT, FLEET_KEYS, JOIN_REQUESTS, PREFIX, key_answer, message, task_record
+from torch_tasks.keys import (
+    BROKER_MOVED,
+    FLEET_FORMAT,
+    FLEET_KEYS,
+    JOIN_REQUESTS,
+    PREFIX,
+    key_answer,
+    message,
+    task_record,
+)
 from torch_tasks.redaction import protect
 
 Family = Literal["valkey", "dragonfly"]
@@ -174,8 +183,8 @@ def rules(role: BrokerRole, family: Family, database: int = 0) -> list[str]:
 def joiners_rules(family: Family, database: int = 0) -> list[str]:
     """What a machine may do that shows its token: ask to join, and read the answer."""
     return [
-        *("resetkeys", f"%R~{FLEET_FORMAT}", f"%R~{FLEET_KEYS}", f"~{JOIN_REQUESTS}", f"~{key_answer('*')}"),
-        "resetchannels",
+        *("resetkeys", f"%R~{FLEET_FORMAT}", f"%R~{FLEET_KEYS}", f"%R~{BROKER_MOVED}", f"~{JOIN_REQUESTS}"),
+        *(f"~{key_answer('*')}", "resetchannels"),
         *("-@all", "+auth", "+hello", "+ping", "+multi", "+exec"),
         *(["+client|setinfo"] if family == "valkey" else []),
         *("+getrange", "+hset", "+expire", "+hdel", "+del", *(["+select"] if database else [])),

@@ -42,6 +42,8 @@ class Purpose(StrEnum):
     """The head of an audit log."""
     KEYS = "keys"
     """What a root says about keys: which are revoked, which root follows it."""
+    MOVE = "move"
+    """Where the broker is by now."""
     BACKUP = "backup"
     """What is in a backup."""
 

@@ -68,11 +68,16 @@ def read_keys(client: redis.Redis, wanted: Iterable[str]) -> Iterator[KeyCopy]:
                 break
 
 
-def write_keys(client: redis.Redis, copies: Iterable[KeyCopy]) -> int:
-    """Make each key what its copy says, whatever it was before; returns how many there were."""
+def write_keys(client: redis.Redis, copies: Iterable[KeyCopy], *, guard: Callable[[Any], None] | None = None) -> int:
+    """Make each key what its copy says, whatever it was before; returns how many there were.
+
+    A ``guard`` begins each transaction of some of them, and raises if they must not be written.
+    """
     count = 0
     for some in _portions(copies):
-        with client.pipeline(transaction=False) as pipe:
+        with client.pipeline(transaction=guard is not None) as pipe:
+            if guard:
+                guard(pipe)
             for copy in some:
                 _write(pipe, copy)
             pipe.execute()
@@ -80,9 +85,14 @@ def write_keys(client: redis.Redis, copies: Iterable[KeyCopy]) -> int:
     return count
 
 
-def delete_keys(client: redis.Redis, unwanted: Iterable[str]) -> None:
+def delete_keys(client: redis.Redis, unwanted: Iterable[str], *, guard: Callable[[Any], None] | None = None) -> None:
+    """A ``guard`` is as in :func:`write_keys`."""
     for some in _portions(unwanted):
-        client.delete(*map(_bytes, some))
+        with client.pipeline(transaction=guard is not None) as pipe:
+            if guard:
+                guard(pipe)
+            pipe.delete(*map(_bytes, some))
+            pipe.execute()
 
 
 def _portions(parts: Iterable[_Part]) -> Iterator[list[_Part]]:

@@ -99,6 +99,10 @@ class Summary(NamedTuple):
 
 _ROW = "SELECT number, task_id, queue, state, touched, publisher, revision FROM tasks WHERE broker = :broker AND "
 _UNSENT = "state IN ('written', 'spooled', 'withdrawn')"
+_ADOPTABLE = (
+    "SELECT 1 FROM tasks AS former WHERE broker = ? "
+    "AND NOT EXISTS (SELECT 1 FROM tasks WHERE broker = ? AND task_id = former.task_id) LIMIT 1"
+)
 
 
 class Ledger:
@@ -238,12 +242,17 @@ class Ledger:
     def adopt(self, former: str) -> int:
         """Have the rows of a former broker's tasks be this one's; returns how many of them are open.
 
-        Those of tasks that have a row here already stay where they are.
+        Those of tasks that have a row here already stay where they are. To the broker it is another ledger then, so
+        that all of it is put back.
         """
+        with self._file.reading() as file:
+            if file.execute(_ADOPTABLE, (former, self._broker)).fetchone() is None:
+                return 0
         with self._file.writing(flushed=True) as file:
             adopted = file.execute(
                 "UPDATE OR IGNORE tasks SET broker = ? WHERE broker = ? RETURNING state", (self._broker, former)
             ).fetchall()
+            file.execute("DELETE FROM brokers WHERE broker = ?", (self._broker,))
         return sum(state != RowState.CLOSED for (state,) in adopted)
 
     def message(self, row: Row) -> str:

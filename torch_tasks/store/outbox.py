@@ -44,13 +44,29 @@ class Outbox:
 
     def keep(self, message: Message) -> Path:
         """Write the message to the disk, behind all earlier ones."""
+        self._make_folders()
+        file = self._waiting / f"{time.time_ns():020d}-{os.getpid():010d}-{message.id}.json"
+        write_private(file, message.model_dump_json() + "\n")
+        return file
+
+    def _make_folders(self) -> None:
         if not self._waiting.is_dir():
             make_folder(self._waiting.parent)
             make_folder(self._waiting)
             make_folder(self._sent)
-        file = self._waiting / f"{time.time_ns():020d}-{os.getpid():010d}-{message.id}.json"
-        write_private(file, message.model_dump_json() + "\n")
-        return file
+
+    def adopt(self, former: Path) -> None:
+        """Take what lies in the outbox of a former broker.
+
+        To the broker this is another outbox then, so that all of it is put back.
+        """
+        other = Outbox(former)
+        for theirs, mine in ((other._sent, self._sent), (other._waiting, self._waiting)):
+            for name in _files(theirs):
+                self._make_folders()
+                self._name.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # another process has taken it, or sent it
+                    (theirs / name).replace(mine / name)
 
     def drop(self, file: Path) -> None:
         file.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from torch_tasks.app import app
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.errors import LedgerUnusable
 from torch_tasks.fleet import fleet
+from torch_tasks.model.broker_moves import former_places
 from torch_tasks.model.task import NOT_BEGUN, TaskState
 from torch_tasks.settings import settings
 from torch_tasks.store.ledger import Ledger, Row, RowState
@@ -107,8 +108,13 @@ def is_spooled(task_id: str) -> bool:
 
 
 def _enqueued_here() -> EnqueuedTasks | None:
+    """With what was enqueued under the former addresses of a broker that has moved."""
     ledger = fleet().ledger
-    return _tasks_in(ledger) if ledger and ledger.exists() else None
+    if ledger is None or not ledger.exists():
+        return None
+    for place in former_places(settings().state.broker_moved, settings().broker()):
+        ledger.adopt(place)
+    return _tasks_in(ledger)
 
 
 class EnqueuedTasks:

@@ -17,6 +17,10 @@ from torch_tasks.broker.reconciler import identity_of
 from torch_tasks.broker.scripts import Scripts
 
 SCRIPTS = Scripts(__file__)
+SERVER = "server"
+"""The field with the server process that the fleet knows."""
+LASTING = ("epoch", "restoring", "restored_made_at", "restored_at", "restored_place")
+"""What the broker keeps of the gate that is about the fleet's data, on whichever server it is."""
 
 
 class GateState(NamedTuple):

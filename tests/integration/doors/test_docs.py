@@ -49,8 +49,8 @@ REPORT = PAGES["report.md"]
 BACKUP = PAGES["backup.md"]
 DEPLOY = PAGES["deploy.md"]
 UPGRADING = PAGES["upgrading.md"]
-NOT_RUN = {"mcp.md"}
-"""Run elsewhere: by tests/real_agents."""
+NOT_RUN = {"mcp.md", "broker.md"}
+"""Run elsewhere: by tests/real_agents, and where brokers move."""
 SERVER_IN_DOCS = "127.0.0.1:5556"
 BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
 

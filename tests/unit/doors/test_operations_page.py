@@ -26,7 +26,7 @@ MODULES = sorted((REPOSITORY / "torch_tasks" / "cli").glob("*.py"))
 #: What a command does on this machine alone, or with its files and processes: no door leads there.
 LOCAL = {
     "backup lost", "backup make", "backup verify", "restore",
-    "broker add", "broker make", "broker remove", "broker rotate", "broker users",
+    "broker add", "broker follow", "broker make", "broker move", "broker remove", "broker rotate", "broker users",
     "certify", "compat install", "completion", "console", "demo", "doctor", "down", "init", "keys issue", "keys list",
     "keys revoke", "keys rotate", "kinds", "logs", "mcp", "node", "node invite",
     "node join", "operations", "serve", "token create", "token list", "token revoke", "up", "version",

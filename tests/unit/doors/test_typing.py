@@ -89,7 +89,7 @@ def test_an_agents_full_spec_is_given_where_agents_are_started_and_nowhere_else(
 
 #: What returns nothing but its effect, or prints what is no value: a log, a screen, a script.
 NOTHING_RETURNED = {
-    "attach", "broker add", "broker make", "broker remove", "broker rotate",
+    "attach", "broker add", "broker follow", "broker make", "broker move", "broker remove", "broker rotate",
     "deploy systemd", "deploy compose", "deploy kubernetes", "deploy secrets",
     "compat install", "completion", "demo", "done", "down", "fail", "init", "mcp", "progress",
     "screen", "serve", "token revoke", "up", "version", "worker",

@@ -66,3 +66,40 @@ def test_a_row_that_was_written_again_is_not_dropped(ledger: Ledger) -> None:
     (again,) = ledger.unsent()
     ledger.drop(again)
     assert ledger.state(task) is None
+
+
+def test_a_former_brokers_rows_go_on_where_they_were(ledger: Ledger) -> None:
+    former = Ledger(ledger.path, "there")
+    for number, state in enumerate((RowState.SPOOLED, RowState.PUBLISHED, RowState.WITHDRAWN, RowState.LOST)):
+        former.write(f"task-{number}", "q", f"message {number}")
+        former.note(f"task-{number}", state)
+    former.close("ended", ENDED)
+    assert ledger.adopt("there") == 4
+    rows = ledger.open_after(0, 10)
+    assert [(row.task_id, row.state, ledger.message(row)) for row in rows] == [
+        ("task-0", RowState.SPOOLED, "message 0"),
+        ("task-1", RowState.PUBLISHED, "message 1"),
+        ("task-2", RowState.WITHDRAWN, "message 2"),
+        ("task-3", RowState.LOST, "message 3"),
+    ]
+    (ended,) = ledger.closed_after(0, 10)
+    assert (ended.task_id, ledger.account(ended)) == ("ended", ENDED)
+    assert former.summary().open == 0
+
+
+def test_a_broker_that_knew_a_ledger_does_not_know_one_with_a_former_brokers_rows(ledger: Ledger) -> None:
+    name = ledger.name
+    assert ledger.adopt("there") == 0
+    assert ledger.name == name
+    Ledger(ledger.path, "there").write("t", "q", "message")
+    ledger.adopt("there")
+    assert ledger.name != name
+
+
+def test_a_task_that_has_a_row_under_both_brokers_keeps_the_one_of_now(ledger: Ledger) -> None:
+    Ledger(ledger.path, "there").write("t", "q", "of before")
+    ledger.write("t", "q", "of now")
+    name = ledger.name
+    assert ledger.adopt("there") == 0
+    (row,) = ledger.open_after(0, 10)
+    assert (ledger.message(row), ledger.name) == ("of now", name)
