@@ -18,6 +18,7 @@ from benchmarks.harness import open_stage
 from benchmarks.measures import table
 
 NAMES = (
+    "budget",
     "enqueue",
     "signed",
     "audit",
