@@ -51,7 +51,7 @@ class FollowingConnection(AbstractConnection):
         self._target = self.via = follows
         """The server, and the address by which it was found."""
         kept = {name: value for name, value in options.items() if name not in _OF_A_PLACE and name[:4] != "ssl_"}
-        super().__init__(**kept, **_UNNAMED)
+        super().__init__(**{**kept, **_UNNAMED})
         self._keepalive = {name: options[name] for name in _KEEPALIVE if name in options}
         self.host, self.port = str(follows), 0
 
