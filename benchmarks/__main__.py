@@ -34,6 +34,7 @@ NAMES = (
     "takeover",
     "spawn",
     "start",
+    "warm",
     "recovery",
     "reboot",
     "submission",

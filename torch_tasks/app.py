@@ -231,17 +231,17 @@ AGENT_OPTIONS = FieldOptions(AgentSpec, prefix="agent_")
 """The options of an agent worker; ``machine/commands.py`` writes them, ``workers/program.py`` reads them."""
 
 
-app = TorchApp(
-    "torch",
-    include=[
-        "torch_tasks.tasks.run",
-        "torch_tasks.checkins.celery_tasks",
-        "torch_tasks.orchestration.housekeeping",
-        "torch_tasks.orchestration.node_tasks",
-        "torch_tasks.orchestration.scaling",
-        "torch_tasks.backup.node_parts",
-    ],
+TASK_MODULES = (
+    "torch_tasks.tasks.run",
+    "torch_tasks.checkins.celery_tasks",
+    "torch_tasks.orchestration.housekeeping",
+    "torch_tasks.orchestration.node_tasks",
+    "torch_tasks.orchestration.scaling",
+    "torch_tasks.backup.node_parts",
 )
+"""Where Torch's Celery tasks are."""
+
+app = TorchApp("torch", include=[*TASK_MODULES])
 app.add_defaults(_configuration)
 app.user_options["worker"] |= {
     *AGENT_OPTIONS.parameters(),

@@ -38,6 +38,7 @@ from torch_tasks.server_settings import ExpandedPath, Finite, ServerSettings
 from torch_tasks.state_folder import StateFolder
 from torch_tasks.telemetry_settings import TelemetrySettings
 from torch_tasks.toml_config import hint, place
+from torch_tasks.workers_settings import WorkersSettings
 
 
 def _default_node() -> str:
@@ -49,7 +50,9 @@ Certify = Literal["auto", "warn", "off"]
 Signing = Literal["enforce", "warn", "off"]
 
 
-class Settings(BoxSettings, TelemetrySettings, NotifySettings, BackupSettings, FleetsSettings, ServerSettings):
+class Settings(
+    BoxSettings, TelemetrySettings, NotifySettings, BackupSettings, FleetsSettings, ServerSettings, WorkersSettings
+):
     """The settings of one process; read once, never changed afterwards."""
 
     model_config = SettingsConfigDict(env_prefix="TORCH_", env_ignore_empty=True, extra="forbid", frozen=True)
@@ -135,9 +138,6 @@ class Settings(BoxSettings, TelemetrySettings, NotifySettings, BackupSettings, F
     )
     handoff_seconds: Finite = Field(
         30.0, gt=0, description="How often a worker notes in a running task's record what a successor should know."
-    )
-    hung_seconds: Finite = Field(
-        60.0, gt=0, description="An agent worker that makes no progress for this long is killed and started again."
     )
     ledger: bool = Field(
         True, description="Keep what is enqueued here on disk, too, to put it back if the broker loses it."
@@ -276,16 +276,6 @@ class Settings(BoxSettings, TelemetrySettings, NotifySettings, BackupSettings, F
         1.0, ge=0, description="The pause before the first retry; each further one is about twice as long."
     )
     retry_backoff_limit_seconds: Finite = Field(300.0, ge=0, description="The longest such pause.")
-    restart_backoff_seconds: Finite = Field(
-        1.0, gt=0, description="The pause before a dead agent worker is restarted; each further one is twice as long."
-    )
-    restart_backoff_limit_seconds: Finite = Field(60.0, gt=0, description="The longest such pause.")
-    quarantine_crashes: int = Field(
-        5, gt=0, description="Crashes without a task done in between after which an agent worker is left down."
-    )
-    quarantine_healthy_seconds: Finite = Field(
-        60.0, gt=0, description="After so long without a crash, an agent worker's crashes are forgotten."
-    )
     git_seconds: Finite = Field(
         60.0, gt=0, description="How often a node worker looks at its agents' git trees, if git.toml says so."
     )

@@ -172,6 +172,15 @@ class BeatFault(ServiceFault):
     name = "beat"
 
 
+class WarmParentFault(Fault):
+    """What the agents' workers are forked from; the next one to be started finds another, or is started without."""
+
+    part = "warm parent"
+
+    def victim(self, fleet: Fleet) -> psutil.Process | None:
+        return fleet.process("warm")
+
+
 class BrokerFault(Fault):
     """The broker; it comes back with all its data."""
 
@@ -248,7 +257,7 @@ def _past_broker(choose: random.Random, at: float, agent: str) -> Fault:
     return PastBrokerFault(at + age, choose.uniform(0.2, 4.0), agent, KILL, age=age)
 
 
-_PARTS = (WorkerFault, TerminalFault, KeeperFault, ShellFault, NodeFault, BeatFault, BrokerFault)
+_PARTS = (WorkerFault, TerminalFault, KeeperFault, ShellFault, NodeFault, WarmParentFault, BeatFault, BrokerFault)
 KINDS: dict[str, Maker] = {
     **{f"{part.part} {how.name}": _signalled(part, how) for part in _PARTS for how in (KILL, TERM, STOP)},
     "broker back empty": _signalled(EmptyBrokerFault, KILL),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch_tasks.app import AGENT_OPTIONS
 from torch_tasks.model.agent import AgentSpec
+from torch_tasks.started_by_name import WARM_PARENT as WARM
 
 NODE = ("torch-tasks", "node")
 BEAT = ("celery", "-A", "torch_tasks", "beat", "--loglevel", "INFO")
@@ -37,6 +38,8 @@ def server(port: int) -> tuple[str, ...]:
     return (*SERVE, f"--port={port}")
 
 
+WARM_PARENT = (sys.executable, "-P", "-m", WARM)
+"""What forks the others; the path of its socket comes after it."""
 _MODULES = {"celery": "celery", "torch-tasks": "torch_tasks.cli"}
 #: How the arguments of each lasting process go on behind the name of its Python.
 _LASTING = {
@@ -46,6 +49,7 @@ _LASTING = {
     "beat": ("-P", "-m", "celery", "-A", "torch_tasks", "beat"),
     "flower": ("-P", "-m", "celery", "-A", "torch_tasks", "flower"),
     "server": ("-P", "-m", "torch_tasks.cli", "serve"),
+    "warm": ("-P", "-m", WARM),
 }
 
 

@@ -38,6 +38,7 @@ from torch_tasks.errors import (
 from torch_tasks.machine import broker, commands
 from torch_tasks.machine.agent_folder import agent_around, agent_worker_name
 from torch_tasks.machine.own_server import server_of
+from torch_tasks.machine.warm import warm_parent
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.redaction import protect, protect_files
 from torch_tasks.settings import Settings
@@ -46,6 +47,7 @@ from torch_tasks.system.files import exclusive, make_folder, write_private
 from torch_tasks.system.log_files_aside import end_of_log
 from torch_tasks.system.loops import backoff
 from torch_tasks.system.processes import Processes, Running, await_ready, end_all, processes_of, programs_in
+from torch_tasks.system.warm_start import NAME as WARM
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class Stack:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.processes = Processes(settings.state.run)
+        self._warm = warm_parent(settings)
 
     def refuse_if_up(self) -> None:
         """Refuse a second stack in the same state folder, and any in the pane of one of its agents."""
@@ -187,9 +190,14 @@ class Stack:
             name,
             commands.runnable(command),
             log=self.settings.state.logs / f"{name}.log",
-            env={**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir), **(extra or {})},
+            env=self._environment | dict(extra or {}),
             facts=facts,
+            forker=self._warm,
         )
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir)}
 
     def down(self, *, keep_agents: bool, only_mine: bool = False) -> list[str]:
         """End everything, the supervisor first and the broker last; returns the names of what was running.
@@ -214,6 +222,7 @@ class Stack:
             partial(self._end_unrecorded, "up"),  # from here on, nothing is started again
             partial(self._end_recorded, "server", "flower", "beat", "node"),
             self._end_agent_workers,
+            partial(self._end_recorded, WARM),
             self._end_unrecorded,
             *(() if keep_agents else (self._end_panes,)),
             lambda: ["broker"] if broker.stop_broker(self.settings, GRACE) else [],

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import psutil
 from pydantic import BaseModel, ConfigDict
@@ -69,6 +70,22 @@ class Running(BaseModel):
         return "\n".join(said.decode(errors="replace").splitlines()[-TAIL_LINES:])
 
 
+class Child(NamedTuple):
+    """A process that does not begin before a line comes to it: at its end, it ends."""
+
+    pid: int
+    create_time: float
+    go: int
+    """The file to write that line to."""
+
+
+class Forker(Protocol):
+    """What forks processes that have their modules loaded already."""
+
+    def fork(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, output: int) -> Child | None:
+        """A child with this file as its outputs; None if it cannot be had."""
+
+
 class Processes:
     """The processes recorded in one folder, each under a name; callers lock a name before they start or stop it."""
 
@@ -84,18 +101,24 @@ class Processes:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         facts: Mapping[str, str] | None = None,
+        forker: Forker | None = None,
     ) -> Running:
-        """Start a process that outlives its terminal and its parent; its output is appended to the log."""
+        """Start a process that outlives its terminal and its parent; its output is appended to the log.
+
+        It is forked from what has loaded its modules, if that can be had.
+        """
         make_folder(self._run_dir)
         make_folder(log.parent)
+        environment = unmarked_environment(env)
         with usable(log), log.open("ab") as output:
             log_start, log_inode = output.tell(), os.fstat(output.fileno()).st_ino
-            child = _spawn(name, argv, env=unmarked_environment(env), cwd=cwd, output=output.fileno())
+            child = forker and forker.fork(argv, environment, cwd or Path.cwd(), output.fileno())
+            child = child or _spawn(name, argv, env=environment, cwd=cwd, output=output.fileno())
             take_off_mark(child.pid)
         running = Running(
             name=name,
             pid=child.pid,
-            create_time=_create_time(psutil.Process(child.pid)),  # at least a zombie: nothing has waited for it yet
+            create_time=child.create_time,
             boot=this_boot(),
             argv=tuple(argv),
             log=log,
@@ -103,12 +126,12 @@ class Processes:
             log_inode=log_inode,
             facts=dict(facts or {}),
         )
-        child.returncode = 0  # keeps subprocess from warning: Running waits for the child
-        assert child.stdin is not None
-        with child.stdin as go:
+        try:
             write_private(self._file(name), running.model_dump_json())
             with suppress(BrokenPipeError):  # it was killed meanwhile
-                os.write(go.fileno(), b"go\n")
+                os.write(child.go, b"go\n")
+        finally:
+            os.close(child.go)
         return running
 
     def find(self, name: str) -> Running | None:
@@ -247,19 +270,24 @@ def _create_time(process: psutil.Process) -> float:
     return process.create_time() - psutil.boot_time()
 
 
-def _spawn(
-    name: str, argv: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path | None, output: int
-) -> subprocess.Popen[bytes]:
+def _spawn(name: str, argv: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path | None, output: int) -> Child:
     """A child that waits for a line before it begins; if this process dies before recording it, it never begins."""
     if shutil.which(argv[0], path=(env or os.environ).get("PATH")) is None:
         raise ProcessNotStarted(f"{name} could not be started with {argv[0]}: {os.strerror(errno.ENOENT)}")
     waiting = ("sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh", *argv)
+    given, go = os.pipe()
     try:
-        return subprocess.Popen(
-            waiting, env=env, cwd=cwd, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        child = subprocess.Popen(
+            waiting, env=env, cwd=cwd, stdin=given, stdout=output, stderr=output, start_new_session=True
         )
     except OSError as error:
+        os.close(go)
         raise ProcessNotStarted(f"{name} could not be started with {argv[0]}: {error.strerror}") from error
+    finally:
+        os.close(given)
+    child.returncode = 0  # keeps subprocess from warning: Running waits for the child
+    # At least a zombie: nothing has waited for it yet.
+    return Child(child.pid, _create_time(psutil.Process(child.pid)), go)
 
 
 def _end(running: Running, grace: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch_tasks.machine.agent_folder import (
     retire_order_in,
     write_retire_order,
 )
+from torch_tasks.machine.warm import warm_parent
 from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.model.spawn import Spawned, SpawnState
@@ -35,6 +37,7 @@ from torch_tasks.workers.tmux.server import AgentServer
 log = logging.getLogger(__name__)
 
 _LAST_WORDS = 1000
+_GRACE = 1.0
 
 
 class _RosterFile(BaseModel):
@@ -114,6 +117,7 @@ class LocalAgents:
         self._settings = fleet.settings
         self._retirement = Retirement(fleet)
         self._releases = ReleaseWatch(fleet.settings)
+        self._warm = warm_parent(fleet.settings)
         self._supervisors: dict[str, WorkerSupervisor] = {}
         self._changing = threading.RLock()
         self._leaving = False
@@ -121,6 +125,8 @@ class LocalAgents:
         """Called after an agent has retired."""
 
     def start(self) -> None:
+        if self._warm and self._roster.agents():
+            self._warm.begin(dict(os.environ))
         self._end_strays()
         for agent in self._roster.agents():
             self._supervise(agent)
@@ -142,6 +148,8 @@ class LocalAgents:
         for supervisor in supervisors:
             supervisor.join()
         self._releases.stop()
+        if self._warm:
+            self._warm.stop(_GRACE)
 
     @property
     def has_spawned(self) -> bool:
@@ -212,7 +220,7 @@ class LocalAgents:
             supervisor = self._supervisors.get(agent.id)
             if self._leaving or (supervisor and supervisor.is_alive()):
                 return
-            self._supervisors[agent.id] = WorkerSupervisor(agent, self._settings, self)
+            self._supervisors[agent.id] = WorkerSupervisor(agent, self._settings, self, self._warm)
             self._supervisors[agent.id].start()
 
     # ── what supervisors report ──────────────────────────────────────────────────────────────────────────────────

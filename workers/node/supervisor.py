@@ -27,6 +27,7 @@ from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.system.loops import EXPECTED, backoff
 from torch_tasks.system.processes import Processes, Running, kill_each
 from torch_tasks.system.tally import tally
+from torch_tasks.system.warm_start import WarmParent
 from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.host.presence import LivenessFile
 
@@ -71,13 +72,20 @@ class WorkerSupervisor(threading.Thread):
     With an order to retire in the agent's folder, the worker stays down once its task is over, and the agent ends.
     """
 
-    def __init__(self, agent: AgentSpec, configuration: Settings, callbacks: SupervisorCallbacks) -> None:
+    def __init__(
+        self,
+        agent: AgentSpec,
+        configuration: Settings,
+        callbacks: SupervisorCallbacks,
+        warm: WarmParent | None = None,
+    ) -> None:
         super().__init__(name=f"supervisor {agent.id}", daemon=True)
         self.leaving = threading.Event()
         self.state = KeptState.RESTARTING
         self.reason = ""
         self.agent = agent
         self._callbacks = callbacks
+        self._warm = warm
         self._settings = configuration
         self._processes = Processes(configuration.state.run)
         self._name = agent_worker_name(agent.id)
@@ -221,6 +229,7 @@ class WorkerSupervisor(threading.Thread):
             commands.runnable(commands.agent_worker(self.agent)),
             log=self._settings.state.logs / f"{self._name}.log",
             env=dict(os.environ),
+            forker=self._warm,
         )
         log.info("%s: agent worker started, pid %d", self.agent.id, running.pid)
         return running
@@ -234,6 +243,8 @@ class WorkerSupervisor(threading.Thread):
                 return None
             try:
                 code: int | None = process.wait(timeout=1)
+                if code is None and self._warm:
+                    code = self._warm.exit_code(worker)
                 log.warning("%s: agent worker %d has ended with exit code %s", self.agent.id, worker.pid, code)
                 return code
             except psutil.TimeoutExpired:

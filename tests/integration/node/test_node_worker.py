@@ -16,6 +16,8 @@ from waiting import until
 from torch_tasks.machine.broker import start_broker
 from torch_tasks.settings import Settings
 
+MOST_OWN_MEMORY = 45 << 20
+"""Of an agent worker, which has more than 60 MiB when it shares nothing."""
 KEEP = ("--agent", "dev-1:developer:python")
 
 
@@ -72,7 +74,7 @@ def _hosts(process: psutil.Process, agent_id: str) -> bool:
 @pytest.fixture(scope="module")
 def machine() -> Iterator[NodeMachine]:
     """A machine whose node worker keeps one agent."""
-    machine = NodeMachine()
+    machine = NodeMachine(TORCH_WARM_START="true")
     machine.node(*KEEP)
     until(lambda: machine.agent("dev-1"), "the agent is ready")
     machine.torch("run", "--wait", "MEMORY=kept")
@@ -87,6 +89,23 @@ def test_a_killed_agent_worker_is_started_again_and_adopts_its_pane(machine: Nod
     assert machine.torch("run", "--wait", "--wait-timeout", "20", "echo $MEMORY").stdout == "kept\n"
     assert machine.pane("dev-1") == pane
     assert f"agent worker {worker.pid} has ended" in machine.said
+
+
+def test_an_agent_worker_is_forked_goes_on_without_its_parent_and_its_end_is_known(machine: NodeMachine) -> None:
+    worker, parent = machine.living("agent-dev-1"), machine.living("warm")
+    assert worker.ppid() == parent.pid
+    own = worker.memory_full_info().uss
+    assert own < MOST_OWN_MEMORY
+    parent.kill()
+    assert machine.torch("run", "--wait", "echo $MEMORY").stdout == "kept\n"
+    assert machine.living("agent-dev-1") == worker
+    worker.kill()
+    until(lambda: (now := machine.process("agent-dev-1")) and now != worker, "the agent worker was started again")
+    worker = machine.living("agent-dev-1")
+    until(lambda: worker.ppid() == machine.living("warm").pid, "it was forked from the next warm parent")
+    worker.kill()
+    until(lambda: f"agent worker {worker.pid} has ended with exit code -9" in machine.said, "how it ended is known")
+    assert machine.torch("run", "--wait", "echo $MEMORY").stdout == "kept\n"
 
 
 def test_a_killed_node_worker_takes_no_agent_with_it_and_the_next_starts_no_second(machine: NodeMachine) -> None:
