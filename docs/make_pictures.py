@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,12 +19,10 @@ from playwright.sync_api import Page, sync_playwright
 
 HERE = Path(__file__).resolve().parent
 PICTURES = HERE / "pictures"
+PATIENCE_SECONDS = 180  # a fleet takes its time to start on a busy machine
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 TASKS = (
-    (
-        "build-the-shop",
-        "sed -i 's/sum(prices)/round(sum(prices), 2)/' prices.py; echo compiled; sleep 1; echo built",
-    ),
+    ("build-the-shop", "echo compiled 214 files; sleep 1; echo built"),
     ("unit-tests", "echo 214 passed in 12.3 s"),
     ("lint", "echo src/shop.py:12: unused import >&2; exit 3"),
     ("nightly", "for i in $(seq 400); do echo page $i of 400; sleep 1; done"),
@@ -62,23 +59,13 @@ def take(browser: Any, address: str, token: str, path: str, name: str, **how: An
     context.close()
 
 
-def make_shop(folder: Path) -> None:
-    """The git tree that the agents work in."""
-    folder.mkdir()
-    (folder / "prices.py").write_text("def total(prices):\n    return sum(prices)\n")
-    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
-    for words in (["init", "-q"], ["add", "prices.py"], [*who, "commit", "-q", "-m", "Add up prices"]):
-        subprocess.run(["git", *words], cwd=folder, check=True)
-
-
 @contextmanager
 def fleet() -> Iterator[tuple[str, str]]:
     """A fleet that has done something and waits for something: its server's address and the owner's token."""
     home = Path(tempfile.mkdtemp(prefix="tp-"))
     config = home / "config"
     (config / "agents").mkdir(parents=True)
-    (config / "git.toml").write_text("[all]\nenabled = true\n")
-    make_shop(home / "shop")
+    (home / "shop").mkdir()
     os.chdir(home / "shop")  # where the agents work
     os.environ |= {
         "TORCH_STATE_DIR": str(home / "s"), "TORCH_CONFIG_DIR": str(config), "TORCH_NODE": "laptop",
@@ -108,10 +95,10 @@ def fleet() -> Iterator[tuple[str, str]]:
         for name, prompt in TASKS:
             task = torch.enqueue(prompt, id=name, title=name.replace("-", " ").capitalize(), role="builder")
             if name != "nightly":
-                task.result(timeout=60)
+                task.result(timeout=PATIENCE_SECONDS)
         torch.enqueue("Clean up the build folder.", id="clean", title="Clean up", agent="dev-1")
         torch.enqueue("Train the model", id="train", title="Train the model", skills=["gpu"])
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE_SECONDS
         while str(torch.task("clean").status) != "waiting" and time.monotonic() < until:
             time.sleep(0.2)
         torch.checkins.add("every day at 8:00", "Report what you did yesterday.", "dev-1", id="morning")
