@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import parents
 
 from torch_tasks.settings import settings
 
@@ -51,6 +52,7 @@ def no_settings_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         settings.cache_clear()  # collecting the tests may have read them
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # so that not each process compiles all of Torch anew
         yield
+        parents.end()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import forked
 import psutil
 import pytest
 import redis
@@ -91,14 +92,7 @@ class ProcessNode(CeleryTestContainer):
         """Start the process; its output goes to the end of its log."""
         with self._log.open("ab") as log:
             self._log_start = log.tell()
-            self.process = subprocess.Popen(
-                self._argv,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self.process = forked.start(self._argv, self._env, log)
 
     @property
     def name(self) -> str:

@@ -26,6 +26,11 @@ _LIMITS = sorted(
 )
 
 
+def lasting(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an environment that count for whoever loads modules: none of Torch's own, nor their secrets."""
+    return {name: value for name, value in environment.items() if _counts(name)}
+
+
 def surroundings(environment: Mapping[str, str]) -> dict[str, str]:
     """What this process has, and would be the same in a child of it with this environment; OSError without /proc."""
     kernel = (line.partition(":") for line in Path("/proc/self/status").read_text().splitlines())
@@ -38,7 +43,7 @@ def surroundings(environment: Mapping[str, str]) -> dict[str, str]:
         **{f"namespace {place.name}": str(place.readlink()) for place in Path("/proc/self/ns").iterdir()},
         **{name: str(resource.getrlimit(getattr(resource, name))) for name in _LIMITS},
         **{name: value.strip() for name, _, value in kernel if name in _KERNEL},
-        **{f"${name}": value for name, value in environment.items() if _counts(name)},
+        **{f"${name}": value for name, value in lasting(environment).items()},
     }
 
 

@@ -23,7 +23,7 @@ from torch_tasks.errors import TorchError
 from torch_tasks.system.files import exclusive, make_folder
 from torch_tasks.system.loops import in_background
 from torch_tasks.system.processes import Child, Processes, Running
-from torch_tasks.system.surroundings import surroundings
+from torch_tasks.system.surroundings import lasting, surroundings
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,8 @@ class WarmParent:
             return f"it does not answer ({error})"
 
     def _start(self, environment: Mapping[str, str]) -> None:
-        running = self._processes.start(NAME, [*self._program, str(self._socket)], log=self._log, env=environment)
+        argv = [*self._program, str(self._socket)]
+        running = self._processes.start(NAME, argv, log=self._log, env=lasting(environment))
         deadline = time.monotonic() + LOAD_SECONDS
         while running.alive and time.monotonic() < deadline:
             with suppress(OSError), self._connected():
