@@ -37,11 +37,11 @@ FIRE = "a check-in's fire"
 HEARTBEAT = "a heartbeat"
 IDLE = "an idle agent's minute"
 
-COMMANDS = {ENQUEUE: 14, TASK: 163, MESSAGE: 62, FIRE: 111, HEARTBEAT: 7, IDLE: 200}
+COMMANDS = {ENQUEUE: 12, TASK: 83, MESSAGE: 56, FIRE: 111, HEARTBEAT: 7, IDLE: 180}
 """The most commands of each."""
-ROUND_TRIPS = {ENQUEUE: 2, TASK: 27, MESSAGE: 8, FIRE: 20, HEARTBEAT: 1, IDLE: 80}
+ROUND_TRIPS = {ENQUEUE: 1, TASK: 15, MESSAGE: 7, FIRE: 19, HEARTBEAT: 1, IDLE: 70}
 """The most round trips of each."""
-CONNECTIONS = 9
+CONNECTIONS = 8
 """The most connections of an agent."""
 
 QUIET_SECONDS = 0.15

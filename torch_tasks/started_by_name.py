@@ -7,7 +7,7 @@ from typing import Any
 
 WORKER = "torch_tasks.workers.program:Program"
 """Celery's worker as Torch runs it."""
-CONSUMER = "torch_tasks.workers.consumer:RefusingConsumer"
+CONSUMER = "torch_tasks.workers.consumer:OwnConsumer"
 """What a worker takes messages with: it keeps those that are no task among the dead letters."""
 AGENT_POOL = "torch_tasks.workers.host.agent_worker:AgentPool"
 """The pool of an agent worker, which ends a task by interrupting the agent."""

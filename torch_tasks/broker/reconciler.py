@@ -38,7 +38,11 @@ class Source(Protocol):
 
 def identity_of(client: redis.Redis) -> str:
     """The identity of the server process that answers."""
-    info: dict[str, Any] = client.info("server")
+    return identity_in(client.info("server"), client)
+
+
+def identity_in(info: Any, client: redis.Redis) -> str:
+    """:func:`identity_of` from the broker's answer to ``INFO server``."""
     return str(info.get("run_id") or client.info("replication")["master_replid"])
 
 
@@ -58,13 +62,21 @@ class Reconciler:
         Only what is read between two answers that are the same is what that server has: between two different ones
         the broker may have been empty for a while.
         """
-        noted, identity = self._client.hget(keys.RECONCILED, source.name), identity_of(self._client)
+        noted, identity = self._noted(source)
         return identity if noted == identity else None
+
+    def _noted(self, source: Source) -> tuple[str | None, str]:
+        """The server process that was noted for the source, and the one that answers."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hget(keys.RECONCILED, source.name)
+            pipe.info("server")
+            noted, info = pipe.execute()
+        return noted, identity_in(info, self._client)
 
     def reconcile(self, source: Source, *, always: bool = False) -> None:
         """Have the source put back what it knows, if the broker may have forgotten it, or ``always``."""
-        identity = identity_of(self._client)  # if it is another one by the end, the note does not count
-        known = not always and self._client.hget(keys.RECONCILED, source.name) == identity
+        noted, identity = self._noted(source)  # if it is another one by the end, the note does not count
+        known = not always and noted == identity
         if not known and source.put_back():
             self._client.hset(keys.RECONCILED, source.name, identity)
             tally().count(metrics.RECONCILIATIONS)

@@ -22,11 +22,14 @@ from tenacity.wait import wait_random_exponential
 
 from torch_tasks.broker.connection import LOST
 from torch_tasks.broker.following import followed
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.broker.signed_results import believed_text, require_node, signed_text
 from torch_tasks.errors import BadSignature, SignatureRefused
 from torch_tasks.settings import settings
 
 log = logging.getLogger(__name__)
+
+SCRIPTS = Scripts(__file__)
 
 _PENDING = {"status": states.PENDING, "result": None}
 _PART = "part"
@@ -68,6 +71,23 @@ class Results(RedisBackend):
             reraise=True,
         )
         return retrying(super().store_result, *args, **kwargs)
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        """As Celery does, which reads first what is kept, but a success of which nothing is kept yet in one step."""
+        if state == states.SUCCESS and self.expires:
+            meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+            text = self.encode(meta | {"task_id": task_id})
+            if len(text) <= self._MAX_STR_VALUE_SIZE and self.ensure(self._keep_first, (task_id, text)):
+                return result
+        return super()._store_result(task_id, result, state, traceback, request, **kwargs)
+
+    def _keep_first(self, task_id: str, text: str) -> bool:
+        kept = SCRIPTS["keep_first"](
+            self.client, result=self.get_key_for_task(task_id), text=text, keep_seconds=int(self.expires)
+        )
+        return bool(kept)
 
     # ── signatures ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from torch_tasks import keys
 from torch_tasks.app import app
+from torch_tasks.broker.clock import in_ms
 from torch_tasks.communication.policy import Policy, policy
 from torch_tasks.errors import BrokerAway, InvalidSettings, TorchError
 from torch_tasks.fleet import Fleet, fleet
@@ -87,8 +88,12 @@ def run_housekeeping(of: Fleet) -> None:
 
 def run_if_overdue(of: Fleet, patience: float) -> None:
     """Run it if it has not begun for ``patience`` seconds."""
-    last = max(_begun(of).values(), default=0.0)
-    if not 0 <= of.checkins.now().timestamp() - last < patience:
+    with of.client.pipeline(transaction=False) as pipe:
+        pipe.hgetall(keys.HOUSEKEEPING)
+        pipe.time()
+        begun, now = pipe.execute()
+    last = max(map(float, begun.values()), default=0.0)
+    if not 0 <= in_ms(now) / 1000 - last < patience:
         run_housekeeping(of)
 
 

@@ -37,11 +37,18 @@ local function recall_performance()
   end
 end
 
+-- The traits without their first word, which is no place in the index.
+local function lasting(traits)
+  return traits and string.match(traits, ' .*')
+end
+
 local function enter()
   local former = redis.call('HGET', KEY.traits, ARG.id)
   if former ~= ARG.own_traits then
-    leave_index(former)
-    for _, place in ipairs(places_of(ARG.own_traits, ARG.id)) do redis.call('ZADD', KEY.index, 0, place) end
+    if not former or lasting(former) ~= lasting(ARG.own_traits) then
+      leave_index(former)
+      for _, place in ipairs(places_of(ARG.own_traits, ARG.id)) do redis.call('ZADD', KEY.index, 0, place) end
+    end
     redis.call('HSET', KEY.traits, ARG.id, ARG.own_traits)
   end
   redis.call('HSET', KEY.entries, ARG.id, ARG.entry)
@@ -70,17 +77,18 @@ end
 -- Returns how many queues are demanded, or -1 if a later incarnation was registered.
 local function beat()
   if has_successor(ARG.id) then return -1 end
-  local heard = tonumber(redis.call('ZSCORE', KEY.heartbeats, ARG.id) or '0')
   local changed = redis.call('HGET', KEY.entries, ARG.id) ~= ARG.entry
   if changed then
     enter()
-  elseif now - heard >= tonumber(ARG.offline_ms) then
+  elseif now - tonumber(redis.call('ZSCORE', KEY.heartbeats, ARG.id) or '0') >= tonumber(ARG.offline_ms) then
     announce()
   end
   redis.call('ZADD', KEY.heartbeats, now, ARG.id)
   if changed or ARG.tasks ~= '0' then
     local load = tonumber(ARG.tasks)
-    for i = 1, #KEY.own_queue do load = load + redis.call('LLEN', KEY.own_queue[i]) end
+    if redis.call('EXISTS', unpack(KEY.own_queue)) > 0 then
+      for _, list_key in ipairs(KEY.own_queue) do load = load + redis.call('LLEN', list_key) end
+    end
     redis.call('HSET', KEY.loads, ARG.id, load)
   end
   return redis.call('SCARD', KEY.demanded)

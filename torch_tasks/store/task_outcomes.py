@@ -63,6 +63,14 @@ class Take(StrEnum):
     ENDED = "ended"
 
 
+class Taken(NamedTuple):
+    outcome: Take
+    owner: str
+    """The present or former owner."""
+    account: dict[str, str]
+    """All that the record holds now."""
+
+
 class Ownership(NamedTuple):
     """What a task's record says to the agent that works on it."""
 

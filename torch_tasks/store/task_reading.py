@@ -58,9 +58,10 @@ class TaskReader(ABC):
         An end that no node signed is undone, as far as is known what was before; else the record says that it is
         forged.
         """
-        return self._believed(task_id, self.account(task_id))
+        return self.believed(task_id, self.account(task_id))
 
-    def _believed(self, task_id: str, fields: Mapping[str, str]) -> TaskRecord | None:
+    def believed(self, task_id: str, fields: Mapping[str, str]) -> TaskRecord | None:
+        """:meth:`find` for what a record was just found to hold."""
         record = self._readable(task_id, fields)
         if record and record.state.ended and (why := why_not_ended(task_id, fields)):
             return self._disbelieved(record, fields, why)
@@ -84,7 +85,7 @@ class TaskReader(ABC):
     def find_all(self, task_ids: Iterable[str]) -> list[TaskRecord | None]:
         """:meth:`find` each of these tasks, in their order."""
         ids = list(task_ids)
-        return list(map(self._believed, ids, self.accounts(ids)))
+        return list(map(self.believed, ids, self.accounts(ids)))
 
     def _readable(self, task_id: str, fields: Mapping[str, str]) -> TaskRecord | None:
         if not fields:
@@ -146,7 +147,7 @@ class TaskReader(ABC):
         start, page = 0, max(limit, _PAGE) if states else limit
         while len(found) < limit and (ids := self._client.zrevrange(keys.TASK_STATUS, start, start + page - 1)):
             names = [str(task_id) for task_id in ids]
-            records = map(self._believed, names, self.accounts(names))
+            records = map(self.believed, names, self.accounts(names))
             found += [record for record in records if record and (not states or record.state in states)]
             start += page
         return found[:limit]

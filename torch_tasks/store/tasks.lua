@@ -17,15 +17,21 @@ local function known_state()
   return state and TRANSITIONS[state] and state or nil
 end
 
--- Count a change, and note it in the history.
-local function note(state, agent, node, incarnation, words, step)
+-- Note a change in the history; whoever writes the record counts it there.
+local function remember(state, agent, node, incarnation, words, step)
   local entry = {at = now, state = state}
   if step and step ~= '' then entry.step = step end
   if agent ~= '' then entry.agent, entry.node, entry.incarnation = agent, node, tonumber(incarnation) end
   if words ~= '' then entry.note = words end
+  if redis.call('RPUSH', KEY.history, cjson.encode(entry)) > HISTORY_KEPT then
+    redis.call('LTRIM', KEY.history, -HISTORY_KEPT, -1)
+  end
+end
+
+-- Count a change, and note it in the history.
+local function note(state, agent, node, incarnation, words, step)
   redis.call('HINCRBY', KEY.record, 'revision', 1)
-  redis.call('RPUSH', KEY.history, cjson.encode(entry))
-  redis.call('LTRIM', KEY.history, -HISTORY_KEPT, -1)
+  remember(state, agent, node, incarnation, words, step)
 end
 
 local function keep_for(seconds)
@@ -38,10 +44,21 @@ local function keep_for(seconds)
   end
 end
 
+-- Put the message of a task that was accepted, if it came with it, into its queue, or aside if the task waits for others.
+local function place(state)
+  if ARG.message == '' then return end
+  if state == 'pending' then
+    redis.call('HSET', KEY.set_aside, ARG.id, ARG.message)
+  else
+    redis.call('LPUSH', KEY.list, ARG.message)
+    ring()
+  end
+end
+
 -- Write the record of a new task and demand its queue. One that waits for others is noted with those of them that are
 -- known and have not ended.
--- KEYS: record, all, demanded, deadlines, together, *awaited
--- ARGV: id, spec, asked, queue, demands, deadline_ms, *after, must_know, enqueued_by, trace, keep_seconds
+-- KEYS: record, all, demanded, deadlines, together, set_aside, list, bell, *awaited
+-- ARGV: id, spec, asked, queue, demands, deadline_ms, *after, must_know, enqueued_by, trace, keep_seconds, message
 -- The key together holds the ids of all tasks of its trace.
 -- The keys awaited are the records of the tasks in after; with must_know, all of them must exist.
 -- Returns 'new', 'known', 'other' if the id is that of another task, or 'unknown' with the one that is not known; then
@@ -58,12 +75,13 @@ local function accept()
   if not is_new then
     -- What is asked again may be the spec as it became when the task was handed over.
     local same = get('asked') == ARG.asked or get('spec') == ARG.spec
+    if same then place(get('state')) end
     return {same and 'known' or 'other', get('state'), demanded}
   end
   redis.call('HSET', KEY.record, 'spec', ARG.spec, 'asked', ARG.asked, 'state', state, 'queue', ARG.queue,
-    'created_at', now, 'enqueued_by', ARG.enqueued_by, 'attempts', 0, 'revision', 1)
+    'created_at', now, 'enqueued_by', ARG.enqueued_by, 'attempts', 0, 'revision', 1,
+    unpack(ARG.trace ~= '' and {'trace', ARG.trace} or {}))
   if ARG.trace ~= '' then
-    redis.call('HSET', KEY.record, 'trace', ARG.trace)
     redis.call('ZADD', KEY.together, now_us, ARG.id)
     redis.call('EXPIRE', KEY.together, ARG.keep_seconds)
   end
@@ -75,6 +93,7 @@ local function accept()
       redis.call('HSET', awaited_key, 'followers', (known[2] and known[2] .. ' ' or '') .. ARG.id)
     end
   end
+  place(state)
   return {'new', state, demanded}
 end
 
@@ -111,44 +130,57 @@ local function forget()
   redis.call('ZREM', KEY.all, ARG.id)
 end
 
--- The owner of the task, unless that is the caller under its present incarnation.
-local function other_owner(state)
-  if ARG.agent == '' or not HELD[state] then return nil end
-  local owner, fence = get('agent') or '', number('incarnation')
-  if owner ~= ARG.agent then return owner end
-  if fence > tonumber(ARG.incarnation) then return string.format('%s (incarnation %d)', owner, fence) end
+-- What a step along the way of a task has to know of its record: the state, nil where there is no record or none that
+-- Torch wrote; who owns it; and numbers, 0 where there is none.
+local function facts()
+  local names = {'state', 'agent', 'node', 'incarnation', 'revision', 'attempts', 'assigned_at', 'started_at'}
+  local values, known = redis.call('HMGET', KEY.record, unpack(names)), {}
+  for i, name in ipairs(names) do known[name] = i > 3 and (tonumber(values[i] or '') or 0) or values[i] or '' end
+  if not TRANSITIONS[known.state] then known.state = nil end
+  return known
 end
 
-local function count_for_agent()
-  local known = redis.call('HGET', KEY.performance, ARG.agent)
-  local sum = known and object_in(known)
+-- The owner of the task, unless that is the caller under its present incarnation.
+local function other_owner(known)
+  if ARG.agent == '' or not HELD[known.state] then return nil end
+  if known.agent ~= ARG.agent then return known.agent end
+  if known.incarnation > tonumber(ARG.incarnation) then
+    return string.format('%s (incarnation %d)', known.agent, known.incarnation)
+  end
+end
+
+local function count_for_agent(known)
+  local kept = redis.call('HGET', KEY.performance, ARG.agent)
+  local sum = kept and object_in(kept)
   if not sum or type(sum[ARG.counts]) ~= 'number' or type(sum.seconds) ~= 'number' then
     sum = {succeeded = 0, failed = 0, seconds = 0}
   end
-  local started, assigned = number('started_at'), number('assigned_at')
+  local started, assigned = known.started_at, known.assigned_at
   sum[ARG.counts] = sum[ARG.counts] + 1
   if started > 0 and started >= assigned then sum.seconds = sum.seconds + (now - started) / 1000 end
   local text = string.format(PERFORMANCE, sum.succeeded, sum.failed, sum.seconds, now)
   redis.call('HSET', KEY.performance, ARG.agent, text)
 end
 
--- Note the moment of a state. A try has one beginning, however often it enters the state.
-local function stamp(state)
+-- The field that holds the moment of a state, if this step is it: a try has one beginning, however often it enters the
+-- state.
+local function moment_of(state, known)
   local field = MOMENTS[state]
-  if not field then return end
-  local known, assigned = number(field), number('assigned_at')
-  if field == 'started_at' and known >= assigned and assigned > 0 then return end
-  redis.call('HSET', KEY.record, field, now)
+  if field == 'started_at' and known.started_at >= known.assigned_at and known.assigned_at > 0 then return nil end
+  return field
 end
 
--- Enter a state with these fields; returns all fields.
-local function enter(state)
-  redis.call('HSET', KEY.record, 'state', state)
-  stamp(state)
-  if #ARG.fields > 0 then redis.call('HSET', KEY.record, unpack(ARG.fields)) end
-  if ARG.counts ~= '' then count_for_agent() end
-  note(state, ARG.agent, ARG.node, ARG.incarnation, ARG.note, ARG.step)
-  keep_for(tonumber(ARG.keep_seconds))
+-- Enter a state with these fields; returns all fields. Only the record of a task that has ended is kept for a time.
+local function enter(state, known)
+  local fields, moment = ARG.fields, moment_of(state, known)
+  for _, word in ipairs({'state', state, 'revision', known.revision + 1, moment, moment and now}) do
+    fields[#fields + 1] = word
+  end
+  redis.call('HSET', KEY.record, unpack(fields))
+  if ARG.counts ~= '' then count_for_agent(known) end
+  remember(state, ARG.agent, ARG.node, ARG.incarnation, ARG.note, ARG.step)
+  local seconds = tonumber(ARG.keep_seconds)
+  if seconds > 0 or ENDED[known.state] then keep_for(seconds) end
   tell(KEY.record, state)
   return redis.call('HGETALL', KEY.record)
 end
@@ -158,14 +190,15 @@ end
 -- ARGV: state, *only_from, agent, node, incarnation, note, step, keep_seconds, counts, *fields
 -- Returns 'moved' with the former state and all fields, 'missing', 'owned' with the owner, or 'illegal' with the state.
 local function move()
-  local state = known_state()
+  local known = facts()
+  local state = known.state
   if not state then return {'missing', '', {}} end
-  local owner = other_owner(state)
+  local owner = other_owner(known)
   if owner then return {'owned', owner, {}} end
   local allowed = false
   for _, one in ipairs(ARG.only_from) do allowed = allowed or one == state end
   if not allowed or not TRANSITIONS[state][ARG.state] then return {'illegal', state, {}} end
-  return {'moved', state, enter(ARG.state)}
+  return {'moved', state, enter(ARG.state, known)}
 end
 
 -- End a task that no live agent has, and count it for the metrics.
@@ -174,50 +207,47 @@ end
 -- It is not written in the name of an agent: agent and counts are empty.
 -- Returns 'ended' with all fields, 'missing', 'over' if it had ended before, or 'owned'.
 local function end_unowned()
-  local state = get('state')
+  local state, known = get('state'), facts()
   if not state then return {'missing', {}} end
   if ENDED[state] then return {'over', {}} end
-  if HELD[state] and not is_dead(get('agent') or '') then return {'owned', {}} end
+  if HELD[state] and not is_dead(known.agent) then return {'owned', {}} end
   redis.call('HINCRBY', KEY.ended, ARG.state, 1)
-  return {'ended', enter(ARG.state)}
+  return {'ended', enter(ARG.state, known)}
 end
 
 -- Let an agent that owns the task go on with it under its present incarnation.
-local function adopt(state)
-  local fence, mine = number('incarnation'), tonumber(ARG.incarnation)
-  if fence > mine then return {'stale', string.format('%d', fence)} end
+local function adopt(known)
+  local fence, mine = known.incarnation, tonumber(ARG.incarnation)
+  if fence > mine then return {'stale', string.format('%d', fence), {}} end
   if fence < mine then
     redis.call('HSET', KEY.record, 'incarnation', mine)
-    note(state, ARG.agent, ARG.node, ARG.incarnation, "adopted by the agent's next worker", 'adopted')
+    note(known.state, ARG.agent, ARG.node, ARG.incarnation, "adopted by the agent's next worker", 'adopted')
     keep_for(0)
   end
-  return {'mine', ''}
+  return {'mine', '', redis.call('HGETALL', KEY.record)}
 end
 
 -- Have an agent take a task.
 -- KEYS: record, history, notices, agents, heartbeats, kept, broker, soft_pins, loads
 -- ARGV: id, agent, node, incarnation, silence_ms, goodbye_ms, spec, spec_signature
--- Returns the outcome, and the present or former owner.
+-- Returns the outcome, the present or former owner, and all fields.
 local function take()
-  local state = known_state()
-  if not state then return {'missing', ''} end
-  if ENDED[state] then return {'ended', ''} end
-  local owner, node, held = get('agent') or '', get('node') or '', HELD[state]
-  if held and owner == ARG.agent and node == ARG.node then return adopt(state) end
-  if held and owner ~= ARG.agent and not is_dead(owner) then return {'owned', owner} end
+  local known = facts()
+  local state, owner, held = known.state, known.agent, HELD[known.state]
+  if not state then return {'missing', '', {}} end
+  if ENDED[state] then return {'ended', '', redis.call('HGETALL', KEY.record)} end
+  if held and owner == ARG.agent and known.node == ARG.node then return adopt(known) end
+  if held and owner ~= ARG.agent and not is_dead(owner) then return {'owned', owner, redis.call('HGETALL', KEY.record)} end
   redis.call('HSET', KEY.record, 'state', 'assigned', 'agent', ARG.agent, 'node', ARG.node,
-    'incarnation', ARG.incarnation, 'assigned_at', now)
-  redis.call('HINCRBY', KEY.record, 'attempts', 1)
+    'incarnation', ARG.incarnation, 'assigned_at', now, 'attempts', known.attempts + 1, 'revision', known.revision + 1)
   redis.call('ZREM', KEY.soft_pins, ARG.agent .. ' ' .. ARG.id)
   redis.call('HSET', KEY.loads, ARG.agent, 1)
   if ARG.spec ~= '' then redis.call('HSET', KEY.record, 'spec', ARG.spec, 'spec_signature', ARG.spec_signature) end
-  local former = owner .. ' on ' .. node
+  local former = owner .. ' on ' .. known.node
   local words, step = held and 'taken over from ' .. former or '', held and 'taken_over' or ''
-  note('assigned', ARG.agent, ARG.node, ARG.incarnation, words, step)
-  keep_for(0)
+  remember('assigned', ARG.agent, ARG.node, ARG.incarnation, words, step)
   tell(KEY.record, 'assigned')
-  if held then return {'taken over', former} end
-  return {'taken', ''}
+  return {held and 'taken over' or 'taken', held and former or '', redis.call('HGETALL', KEY.record)}
 end
 
 -- Undo the end that somebody wrote into a record: the task is as its signature or its history says, if one of them does.

@@ -7,7 +7,7 @@ it; both are checked on the broker, in the script that writes.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 import redis
@@ -43,10 +43,11 @@ from torch_tasks.store.task_fields import (
     fingerprint,
     milliseconds_of,
 )
-from torch_tasks.store.task_outcomes import Acceptance, Accepted, Ownership, Release, Take
+from torch_tasks.store.task_outcomes import Acceptance, Accepted, Ownership, Release, Take, Taken
 from torch_tasks.store.task_reading import TaskReader
 from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, list_of
 from torch_tasks.transport.envelope import readdressed
+from torch_tasks.transport.joining import Placing
 
 _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
 
@@ -83,8 +84,12 @@ class TaskRecords(TaskReader):
         by: Asker | None = None,
         trace: str | None = None,
         must_know: bool = False,
+        placing: Placing | None = None,
     ) -> Accepted:
         """Write the record of a new task and demand its queue; an existing record stays as it is.
+
+        In the same step its message is put where it is to lie, or aside while the task waits for others, if it is
+        given.
 
         The record keeps who asked for it: ``by``, or who asks now; and its place in a ``trace``.
 
@@ -97,6 +102,10 @@ class TaskRecords(TaskReader):
             all=keys.TASK_STATUS,
             deadlines=keys.DEADLINES,
             **_demand(queue),
+            set_aside=keys.SET_ASIDE,
+            list=placing.list if placing else queue,
+            bell=placing.bell if placing else keys.bell(queue),
+            message=placing.message if placing else "",
             awaited=map(keys.task_record, after),
             after=after,
             must_know=must_know,
@@ -173,8 +182,7 @@ class TaskRecords(TaskReader):
             fields=values,
         )
         if outcome == "moved":
-            parts = [str(part) for part in fields_now]
-            account = dict(zip(parts[::2], parts[1::2], strict=True))
+            account = _account(fields_now)
             return self._end_unwanted(task_id, account) if to in NOT_BEGUN else account
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {task_id}")
@@ -186,12 +194,12 @@ class TaskRecords(TaskReader):
             return self.move(task_id, to, by=by, only_from=only_from, step=step, counts=counts, **fields)
         raise IllegalTransition(f"task {task_id} is {detail} and cannot become {to}")
 
-    def take(self, task_id: str, by: AgentInfo, *, spec: TaskSpec | None = None) -> tuple[Take, str]:
-        """Take a task for an agent and write its whole ``spec``; returns the outcome, and the present or former owner.
+    def take(self, task_id: str, by: AgentInfo, *, spec: TaskSpec | None = None) -> Taken:
+        """Take a task for an agent and write its whole ``spec``.
 
         :class:`StaleWriter` if a later incarnation of the agent owns the task.
         """
-        outcome, detail = SCRIPTS["take"](
+        outcome, detail, fields_now = SCRIPTS["take"](
             self._client,
             **_changed(task_id),
             **signs_of_death(self._settings),
@@ -206,7 +214,7 @@ class TaskRecords(TaskReader):
             raise TaskNotFound(f"there is no record of task {task_id}")
         if outcome == "stale":
             raise StaleWriter(f"task {task_id} belongs to incarnation {detail} of {by.agent_id}, not {by.incarnation}")
-        return Take(outcome), str(detail)
+        return Taken(Take(outcome), str(detail), _account(fields_now))
 
     def restore(self, task_id: str, account: Mapping[str, str]) -> bool:
         """Put an account of a task back, unless the broker has a later one; returns whether it was put back."""
@@ -302,8 +310,7 @@ class TaskRecords(TaskReader):
         )
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {result.task_id}")
-        parts = [str(part) for part in fields_now]
-        return dict(zip(parts[::2], parts[1::2], strict=True)) or None
+        return _account(fields_now) or None
 
     def take_ended_unowned(self) -> dict[TaskState, int]:
         """How many tasks :meth:`end_unowned` has ended, by their states, since this was last asked."""
@@ -393,6 +400,12 @@ class TaskRecords(TaskReader):
         ids = [str(task_id) for task_id in self._client.zrange(keys.TASK_STATUS, 0, -1)]
         gone = [task_id for task_id in ids if not self._client.exists(keys.task_record(task_id))]
         return int(self._client.zrem(keys.TASK_STATUS, *gone)) if gone else 0
+
+
+def _account(parts: Iterable[object]) -> dict[str, str]:
+    """A record as a script returns it: names and values in turn."""
+    words = map(str, parts)
+    return dict(zip(words, words, strict=True))
 
 
 def _written_by(agent: AgentInfo | None) -> dict[str, str | int]:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from celery.exceptions import Ignore, Reject, Retry
 
+from torch_tasks import keys
 from torch_tasks.app import accepted, app
 from torch_tasks.caller import CallerKind, acting_as, caller
 from torch_tasks.errors import (
@@ -170,11 +171,11 @@ class Execution:
     def run(self) -> dict[str, Any]:
         """Carry the delivery to its end: the result of a task that succeeded, else an exception for Celery."""
         gate = fleet().gate
-        before = gate.state()
+        before, account = gate.state_beside(keys.task_record(self._asked.id))
         if not before.open:
             raise BrokerForgot("the broker was restarted and the fleet has not restored its state yet")
         try:
-            return self._carry_out(dispatch.on_arrival(self._arrival()))
+            return self._carry_out(dispatch.on_arrival(self._arrival(account)))
         except StateFolderUnusable as error:  # a full disk: no task begins without being noted
             log.error("task %s waits: %s", self._asked.id, error)
             refused = Decision(Act.PUT_ASIDE, seconds=dispatch.LATER)
@@ -242,11 +243,12 @@ class Execution:
 
     # ── the facts ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _arrival(self) -> Arrival:
+    def _arrival(self, account: Mapping[str, str]) -> Arrival:
+        """``account`` is what the task's record holds."""
         host, asked = self._host, self._asked
         if host.unfinished_task not in (None, asked.id):
             host.drop_lost_task()
-        self._record = record = self._records.find(asked.id) or self._accepted_anew()
+        self._record = record = self._records.believed(asked.id, account) or self._accepted_anew()
         others: list[AgentInfo] = []
         if dispatch.should_look_for_others(record, host.info):
             others = fleet().registry.find_available_agents(record.spec.role, record.spec.skills, limit=2)
@@ -306,10 +308,10 @@ class Execution:
         whole = None
         if self._earlier and self._record.state not in HELD:
             whole = with_earlier(self._record.spec, self._earlier)
-        outcome, owner = self._records.take(task_id, info, spec=whole)
+        outcome, owner, account = self._records.take(task_id, info, spec=whole)
         if outcome is Take.TAKEN_OVER:
             log.warning("task %s taken over from %s, which is dead", task_id, owner)
-        self._record = self._records.get(task_id)
+        self._record = self._records.believed(task_id, account) or self._records.get(task_id)
         if outcome in (Take.TAKEN, Take.TAKEN_OVER):
             task_counts.taken(self._record, info, is_taken_over=outcome is Take.TAKEN_OVER)
             self._note("task.taken", f"from {owner}, which is dead" if outcome is Take.TAKEN_OVER else "")

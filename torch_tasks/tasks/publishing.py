@@ -39,6 +39,7 @@ from torch_tasks.tasks.recorded_asker import asker_in, stamp
 from torch_tasks.tasks.trace_context import carry
 from torch_tasks.transport.amqp import LeasedAMQP
 from torch_tasks.transport.deliveries import SET_ASIDE_HEADER
+from torch_tasks.transport.joining import joined
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +121,26 @@ class Outgoing:
 
     def accept(self, app: TorchApp, *, must_know: bool = False) -> Accepted:
         """Give the task a record, and announce its queue to the agent workers if it is new."""
+        return self._announced(self._accept(must_know=must_know), app)
+
+    def accept_and_publish(self, producer: Any, app: TorchApp, accepted: list[Accepted], **how: Any) -> Any:
+        """Give the task a record and put its message into its queue, or aside, in one step.
+
+        Adds the broker's answer to ``accepted``; an error if it is not accepted.
+        """
+        with joined(lambda placing: accepted.append(self._accept(must_know=True, placing=placing))):
+            sent = producer.publish(self.body, **{**self.options, **how})
+        _require_accepted(self.task_id, self._announced(accepted[-1], app))
+        if accepted[-1].is_pending:
+            set_aside.settle([self.task_id], fleet())  # what it waits for may have ended meanwhile
+        return sent
+
+    def _accept(self, **how: Any) -> Accepted:
         headers = self.options["headers"]
         by, trace = asker_in(headers), headers.get(HEADER)
-        accepted = fleet().records.accept(self.task_id, self.wire, self.queue, by=by, trace=trace, must_know=must_know)
+        return fleet().records.accept(self.task_id, self.wire, self.queue, by=by, trace=trace, **how)
+
+    def _announced(self, accepted: Accepted, app: TorchApp) -> Accepted:
         if accepted.new_queue:
             app.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": self.queue})
         return accepted
@@ -202,11 +220,10 @@ class LedgerProducer:
         def hand_over() -> Any:
             if not self._in_task:
                 fleet().room.require()
+            if not self._in_batch():
+                return outgoing.accept_and_publish(self._producer, self._app, accepted, **how)
             accepted.append(outgoing.accept(self._app, must_know=True))
-            if accepted[-1].outcome is Acceptance.OTHER:
-                raise _id_taken(outgoing.task_id)
-            if accepted[-1].outcome is Acceptance.UNKNOWN:
-                raise _unknown(outgoing.task_id, accepted[-1].detail)
+            _require_accepted(outgoing.task_id, accepted[-1])
             return outgoing.publish(self._producer, accepted[-1], **how)
 
         try:
@@ -307,6 +324,13 @@ def _spool(ledger: Ledger, outgoing: Outgoing, before: RowState | None) -> None:
             ledger.take_back(outgoing.task_id, before, forgotten=False)
             raise _unknown(outgoing.task_id, task_id)
     _note(ledger, outgoing.task_id, RowState.SPOOLED)
+
+
+def _require_accepted(task_id: str, accepted: Accepted) -> None:
+    if accepted.outcome is Acceptance.OTHER:
+        raise _id_taken(task_id)
+    if accepted.outcome is Acceptance.UNKNOWN:
+        raise _unknown(task_id, accepted.detail)
 
 
 def _unknown(task_id: str, awaited: str) -> UnknownDependency:

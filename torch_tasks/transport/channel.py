@@ -31,6 +31,7 @@ from torch_tasks.transport.claiming import (
 )
 from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, SCRIPTS, SEPARATOR, SET_ASIDE_HEADER, queue_of
 from torch_tasks.transport.envelope import BROADCAST_SECONDS, delivered, signature_of, written
+from torch_tasks.transport.joining import Placing, joined_step
 from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, LeaseTerms
 from torch_tasks.transport.qos import QoS
 
@@ -162,6 +163,9 @@ class Channel(stock.Channel):
                 batch.add("pexpire", self._q_for_pri(queue, step), self._expires[queue])
             return
         put = {"list": target, "bell": keys.bell(queue), "message": text}
+        if step := joined_step():
+            step(Placing(**put))
+            return
         with self.conn_or_acquire() as client:
             if queue not in self._expires:
                 SCRIPTS["put"](client, **put)

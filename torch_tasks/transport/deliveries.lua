@@ -166,7 +166,7 @@ local function renew()
   return answer
 end
 
--- Look for leases that have ended.
+-- Look for leases that have ended. It asks for the time only if there are any: an idle fleet does nothing else so often.
 -- KEYS: leases, broker
 -- ARGV: opening, lease_ms, at_most
 -- A gap in these looks, or a clock that jumped, may mean that the holders could not renew: they get half a lease's time.
@@ -179,23 +179,24 @@ local function sweep()
     unpack(redis.call('HMGET', KEY.broker, 'server', 'since', 'seen', 'watch', 'found'))
   if (server or '') .. '@' .. (since or '') ~= ARG.opening then return {'closed'} end
   if redis.call('EXISTS', KEY.leases) == 0 then return {'', -1} end
-  local lease = tonumber(ARG.lease_ms)
+  local lease, time = tonumber(ARG.lease_ms), redis.call('TIME')
+  local at = time[1] * 1000 + math.floor(time[2] / 1000)
   seen, watch, found = tonumber(seen or ''), tonumber(watch or ''), tonumber(found or '0')
-  if not seen or not watch or now < seen or now - seen > lease then watch = now end
-  redis.call('HSET', KEY.broker, 'seen', now, 'watch', watch)
-  local wait = watch + math.floor(lease / 2) - now
+  if not seen or not watch or at < seen or at - seen > lease then watch = at end
+  redis.call('HSET', KEY.broker, 'seen', at, 'watch', watch)
+  local wait = watch + math.floor(lease / 2) - at
   local answer = {'', wait > 0 and wait or -1}
-  local is_recent = now >= found and now - found < FIRST_FINDER_MS
+  local is_recent = at >= found and at - found < FIRST_FINDER_MS
   local from = is_recent and '(' .. string.format('%d', found) or '-inf'
-  for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, from, now, 'LIMIT', 0, ARG.at_most)) do
+  for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEY.leases, from, at, 'LIMIT', 0, ARG.at_most)) do
     if wait <= 0 or is_parked(tag) then answer[#answer + 1] = tag end
   end
-  if #answer > 2 then redis.call('HSET', KEY.broker, 'found', now) end
+  if #answer > 2 then redis.call('HSET', KEY.broker, 'found', at) end
   if wait <= 0 and #answer == 2 then
     local first = redis.call('ZRANGE', KEY.leases, 0, 0)[1]
     if first then
       local ends = tonumber(redis.call('ZSCORE', KEY.leases, first))
-      answer[2] = math.max(ends, is_recent and found + FIRST_FINDER_MS or 0) - now
+      answer[2] = math.max(ends, is_recent and found + FIRST_FINDER_MS or 0) - at
     end
   end
   return answer

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import redis
 
 from torch_tasks import keys
-from torch_tasks.broker.reconciler import identity_of
+from torch_tasks.broker.reconciler import identity_in, identity_of
 from torch_tasks.broker.scripts import Scripts
 
 SCRIPTS = Scripts(__file__)
@@ -67,9 +67,18 @@ class Gate:
 
     def state(self) -> GateState:
         """The server process that answers, and the one that the fleet knows."""
-        found = self._client.hmget(keys.BROKER_STATE, ["server", "epoch", "since"])
+        return self.state_beside(keys.BROKER_STATE)[0]
+
+    def state_beside(self, place: str) -> tuple[GateState, dict[str, str]]:
+        """:meth:`state`, and what this hash holds on the server process that answers."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hmget(keys.BROKER_STATE, ["server", "epoch", "since"])
+            pipe.info("server")
+            pipe.hgetall(place)
+            found, info, fields = pipe.execute()
         server, epoch, since = (str(value or "") for value in found)
-        return GateState(identity_of(self._client), server or None, int(epoch or 0), f"{server}@{since}")
+        identity = identity_in(info, self._client)
+        return GateState(identity, server or None, int(epoch or 0), f"{server}@{since}"), fields
 
     def enter(self, identity: str, recovery_ms: int, epoch: int, *, busy: bool = False) -> GateAnswer:
         """Wait at the gate; call this again and again until it is open.

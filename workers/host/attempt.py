@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter
+from torch_tasks.errors import AgentUnavailable, StaleWriter
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.fields import now
@@ -38,6 +38,7 @@ from torch_tasks.workers.host.holds_watcher import Interruption
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.pane_access import PaneAccess
 from torch_tasks.workers.host.pane_environment import task_environment
+from torch_tasks.workers.host.seen_record import SeenRecord
 from torch_tasks.workers.host.terminal import check_lineage
 from torch_tasks.workers.programs.kind import Continuation, ProgramEnding, StateReading
 
@@ -58,6 +59,7 @@ class Attempt:
         self._agent = agent
         self._terminal, self._kind, self._records = agent.terminal, agent.kind, agent.records
         self._spec = spec
+        self._seen = SeenRecord(agent.records, agent.orders, spec.id)
         self._folder = folder
         self._delivery = delivery
         self._cut_off = CutOffAttempt(agent, folder)
@@ -74,7 +76,7 @@ class Attempt:
         """Why the task cannot begin, if so."""
         spec = self._spec
         self._require_no_hold()
-        record = self._record()
+        record = self._seen.look(is_last=True)
         if self._is_cancelled(record):
             return self._failed(FailureKind.CANCELLED, "cancelled before the agent began")
         if record and record.handover:
@@ -236,7 +238,7 @@ class Attempt:
         return None
 
     def _facts(self, ending: ProgramEnding | None, limit: TimeLimit) -> AttemptFacts:
-        agent, record = self._agent, self._record()
+        agent, record = self._agent, self._seen.look(is_last=ending is not None)
         handover = record.handover if record else None
         self._interruption = agent.holds.interruption
         is_alive = self._terminal.is_alive
@@ -253,12 +255,6 @@ class Attempt:
             time_is_over=not limit.left,
             stands_still=is_alive and not ending and self._stands_still(),
         )
-
-    def _record(self) -> Ownership | None:
-        """Who owns the task by its record; nothing while the broker is away: the agent works on meanwhile."""
-        with contextlib.suppress(BrokerAway):
-            return self._records.ownership(self._spec.id)
-        return None
 
     def _is_cancelled(self, record: Ownership | None) -> bool:
         return self._agent.orders.cancelled == self._spec.id or (record is not None and record.cancel_requested)
@@ -442,7 +438,7 @@ class Attempt:
 
     def _facts_beside_check(self, limit: TimeLimit) -> AttemptFacts:
         """What may end a check; the program in the pane is done with the task."""
-        is_leaving, is_cancelled = self._agent.life.is_leaving, self._is_cancelled(self._record())
+        is_leaving, is_cancelled = self._agent.life.is_leaving, self._is_cancelled(self._seen.look(is_last=False))
         return AttemptFacts(is_leaving=is_leaving, is_cancelled=is_cancelled, time_is_over=not limit.left)
 
     def _failed(self, kind: FailureKind, message: str, evidence: tuple[Evidence, ...] = ()) -> TaskResult:

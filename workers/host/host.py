@@ -222,8 +222,8 @@ class Host(AgentHost):
         self._caring.wake()
 
     def look_at_task(self) -> None:
-        """Have the thread that watches the running task look at once."""
-        self._agent.bell.ring()
+        """Have the thread that watches the running task look at its record at once."""
+        self._agent.look_at_record()
 
     def _on_bell(self) -> None:
         self._messages.look()
@@ -299,7 +299,7 @@ class Host(AgentHost):
         with self._pane_lock:
             result = folder.result()
             if result is None:
-                self._presence.show(self.info.state, task=spec.id)  # the agent is not free any more
+                self._presence.note_task(spec.id)
                 result = self._attempt(spec, folder, delivery)
                 folder.store(result)
             self._agent.orders.cancelled = None

@@ -49,6 +49,8 @@ class TaskOrders:
     """Tasks that wait for an answer, with the answers."""
     tickets: dict[str, bool] = field(default_factory=dict)
     """The answers that people gave, by their tickets, each with whether something was asked that takes it."""
+    changes: int = 0
+    """How often this worker was told that the task's record has changed."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class HostedAgent:
     """Whether a message waits for the agent, or is being answered."""
     deliver_during_task: Callable[[AttemptFolder], None]
     """Delivers the agent's pressing messages; called by a task's thread while it watches the pane."""
+
+    def look_at_record(self) -> None:
+        """Have who works on the task look at its record now: somebody said that it has changed."""
+        self.orders.changes += 1
+        self.bell.ring()
 
     def start(self, folder: Path, task: str | None = None, *, anew: bool = False) -> None:
         """Start the agent's program in this folder, in a new pane, possibly for a task.

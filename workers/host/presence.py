@@ -78,10 +78,15 @@ class AgentPresence:
         known = {"pane": self.journal.pane, "performance_metrics": self.journal.performance}
         self.publish(state=state, current_task=task, asks=redacted(asks), **known)
 
+    def note_task(self, task: str) -> None:
+        """Note the agent's task; the fleet, where taking it made the agent busy, hears of it with what comes next."""
+        self.info = self.info.model_copy(update={"current_task": task})
+
     def publish(self, **changes: Any) -> None:
-        """Change the agent's entry in the registry."""
-        self.info = self.info.model_copy(update=changes)
-        self.beat()
+        """Change the agent's entry in the registry; what is there already is sent with the next heartbeat."""
+        before, self.info = self.info, self.info.model_copy(update=changes)
+        if self.info != before:
+            self.beat()
 
     def beat(self) -> int | None:
         """Send the agent's heartbeat; returns how many queues are demanded, or nothing while the broker is away."""
