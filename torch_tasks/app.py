@@ -162,7 +162,7 @@ def _configuration() -> dict[str, Any]:
         "socket_keepalive": True,
         "socket_keepalive_options": KEEPALIVE,
         # The longest wait for a task; a new task ends it at once. A viewer waits for none.
-        "polling_interval": None if role_of(sys.argv) is BrokerRole.VIEWER else 30,
+        "polling_interval": None if role_of(sys.argv) is BrokerRole.VIEWER else 15,
         "lease_seconds": chosen.lease_seconds,
         "delivery_limit": chosen.delivery_limit,
         "recovery_seconds": chosen.recovery_seconds,
@@ -183,8 +183,7 @@ def _configuration() -> dict[str, Any]:
         "timezone": "UTC",
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        # The record shows that it runs, and Flower hears of it.
-        "task_track_started": False,
+        "task_track_started": True,
         "task_default_queue": keys.SYSTEM_QUEUE,
         "task_default_priority": Priority.NORMAL.step,
         "task_create_missing_queues": True,
