@@ -37,9 +37,9 @@ FIRE = "a check-in's fire"
 HEARTBEAT = "a heartbeat"
 IDLE = "an idle agent's minute"
 
-COMMANDS = {ENQUEUE: 12, TASK: 90, MESSAGE: 56, FIRE: 111, HEARTBEAT: 7, IDLE: 180}
+COMMANDS = {ENQUEUE: 12, TASK: 87, MESSAGE: 56, FIRE: 111, HEARTBEAT: 7, IDLE: 180}
 """The most commands of each."""
-ROUND_TRIPS = {ENQUEUE: 1, TASK: 18, MESSAGE: 7, FIRE: 19, HEARTBEAT: 1, IDLE: 70}
+ROUND_TRIPS = {ENQUEUE: 1, TASK: 17, MESSAGE: 7, FIRE: 19, HEARTBEAT: 1, IDLE: 70}
 """The most round trips of each."""
 CONNECTIONS = 8
 """The most connections of an agent."""

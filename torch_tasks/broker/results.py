@@ -75,16 +75,16 @@ class Results(RedisBackend):
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        """As Celery does, which reads first what is kept, but a success of which nothing is kept yet in one step."""
+        """As Celery does, which never writes over a success; a success itself in one step, where that can be done."""
         if state == states.SUCCESS and self.expires:
             meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
             text = self.encode(meta | {"task_id": task_id})
-            if len(text) <= self._MAX_STR_VALUE_SIZE and self.ensure(self._keep_first, (task_id, text)):
+            if len(text) <= self._MAX_STR_VALUE_SIZE and self.ensure(self._keep_success, (task_id, text)):
                 return result
         return super()._store_result(task_id, result, state, traceback, request, **kwargs)
 
-    def _keep_first(self, task_id: str, text: str) -> bool:
-        kept = SCRIPTS["keep_first"](
+    def _keep_success(self, task_id: str, text: str) -> bool:
+        kept = SCRIPTS["keep_success"](
             self.client, result=self.get_key_for_task(task_id), text=text, keep_seconds=int(self.expires)
         )
         return bool(kept)
