@@ -76,7 +76,7 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
         click.echo("Ctrl-C stops everything.")
         while supervisor.alive:
             time.sleep(1)
-        if not stack.processes.is_recorded("up"):
+        if stack.is_ended_by_order():
             click.echo("ended by 'torch-tasks down'")
             return
         raise _supervisor_has_ended(stack)

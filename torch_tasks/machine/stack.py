@@ -199,6 +199,11 @@ class Stack:
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir)}
 
+    def is_ended_by_order(self) -> bool:
+        """Whether the supervisor, which runs no more, was ended by who ends the stack; it waits until that is done."""
+        with exclusive(self.settings.state.stack_lock):
+            return not self.processes.is_recorded("up")
+
     def down(self, *, keep_agents: bool, only_mine: bool = False) -> list[str]:
         """End everything, the supervisor first and the broker last; returns the names of what was running.
 
