@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
+import pytest
 from machine import short_folder
 
 from torch_tasks.machine.commands import WARM_PARENT
@@ -95,11 +97,25 @@ class _Parents:
 parents = _Parents()
 
 
+@cache
+def why_nothing_is_forked() -> str:
+    """Why this system forks nothing, if so."""
+    tried = "from torch_tasks.system.own_command_line import show_as; show_as(['shown'], {})"
+    done = subprocess.run([sys.executable, "-c", tried], capture_output=True, text=True, check=False)
+    return "".join(done.stderr.splitlines()[-1:])
+
+
+def require_forks() -> None:
+    """Skip the test where this system forks nothing."""
+    if why := why_nothing_is_forked():
+        pytest.skip(f"a process cannot be shown with other arguments here: {why}")
+
+
 def start(argv: Sequence[str], env: Mapping[str, str], log: BinaryIO) -> Process:
     """Start a process in a session of its own, whose output goes to the end of the log."""
     environment = {name: value for name, value in env.items() if name != "PYTEST_CURRENT_TEST"}
     words = _of_a_module(argv)
-    if words and (parent := parents.for_environment(environment)):
+    if words and not why_nothing_is_forked() and (parent := parents.for_environment(environment)):
         begins = log.tell()
         if child := parent.fork([*PYTHON, *words], environment, Path.cwd(), log.fileno()):
             running = Running(

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from forked import require_forks
 from machine import short_folder
 from waiting import until
 
@@ -97,6 +98,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
+    require_forks()
     place = Place()
     yield place
     place.close()
@@ -105,6 +107,7 @@ def place() -> Iterator[Place]:
 @pytest.fixture
 def fresh() -> Iterator[Place]:
     """One where no warm parent runs yet."""
+    require_forks()
     place = Place()
     yield place
     place.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from forked import require_forks
 from machine import Machine
 from waiting import until
 
@@ -92,6 +93,7 @@ def test_a_killed_agent_worker_is_started_again_and_adopts_its_pane(machine: Nod
 
 
 def test_an_agent_worker_is_forked_goes_on_without_its_parent_and_its_end_is_known(machine: NodeMachine) -> None:
+    require_forks()
     worker, parent = machine.living("agent-dev-1"), machine.living("warm")
     assert worker.ppid() == parent.pid
     own = worker.memory_full_info().uss
