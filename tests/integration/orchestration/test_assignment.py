@@ -147,7 +147,8 @@ def test_what_an_agent_cannot_begin_because_it_became_busy_goes_to_another(
     freeze(pair[1])  # the fleet is told that it were free, and hears nothing else
     entry = fleet().registry.entry("dev-2")
     assert entry
-    fleet().registry.heartbeat(entry.model_copy(update={"current_task": None, "state": AgentState.READY}))
+    for state, task in ((AgentState.WORKING, held.id), (AgentState.READY, None)):
+        fleet().registry.heartbeat(entry.model_copy(update={"current_task": task, "state": state}))
     given = assign("true # python")
     thaw(pair[1])
     assert given.agent_id == "dev-2"
