@@ -16,7 +16,7 @@ EVENTS_SECONDS = 0.3
 
 
 class OwnConsumer(Consumer):
-    """Refuses each message that is no task of this worker, and then does as Celery does: nothing is left to drop."""
+    """Refuses each message that is no task of this worker, so that Celery drops none; gathers events for a moment."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

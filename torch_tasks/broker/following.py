@@ -91,7 +91,10 @@ class FollowingConnection(AbstractConnection):
                 return
             except BrokerMoved:
                 continue
-        raise NoConnection("the broker has moved more often than can be followed")
+        raise NoConnection(
+            f"the broker of {self._follows} has moved more than {_MOVES} times since this machine reached it. Tell it "
+            "where the broker is: 'torch-tasks broker follow URL'"
+        )
 
     def on_connect_check_health(self, *args: Any, **options: Any) -> None:
         super().on_connect_check_health(*args, **options)

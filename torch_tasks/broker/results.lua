@@ -1,6 +1,7 @@
 -- The results of Celery's tasks.
 
--- Keep that a task succeeded, and tell who waits for it; unless a success is kept already, or what is kept is unreadable.
+-- Keep that a task succeeded, and tell who waits for it; unless a success is kept already, or what is kept cannot be
+-- read.
 -- KEYS: result
 -- ARGV: text, keep_seconds
 -- Returns whether it is kept now.

@@ -147,7 +147,8 @@ local function set_aside()
   announce(ARG.id)
 end
 
--- All that is needed to put an entry back: its fields, and by their slots the latest lines of its history and the open ones.
+-- All that is needed to put an entry back: its fields, and by their slots the latest lines of its history and those of
+-- open slots.
 -- KEYS: entry, slots, lines
 -- ARGV: count
 local function copy()

@@ -79,7 +79,7 @@ class AgentPresence:
         self.publish(state=state, current_task=task, asks=redacted(asks), **known)
 
     def note_task(self, task: str) -> None:
-        """Note the agent's task; the fleet, where taking it made the agent busy, hears of it with what comes next."""
+        """Note the agent's task, which has made it busy when it was taken; its entry shows it with the next change."""
         self.info = self.info.model_copy(update={"current_task": task})
 
     def publish(self, **changes: Any) -> None:
