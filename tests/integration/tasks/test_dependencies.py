@@ -166,8 +166,7 @@ def test_a_worker_killed_when_it_has_ended_a_task_leaves_the_rest_to_housekeepin
 
 DEATHS = {
     "before it has a record": "records.TaskRecords.accept = die",
-    "when it has a record": "publishing.Outgoing.publish = die",
-    "when its message is set aside": "set_aside.settle = die",
+    "when it has a record and its message is set aside": "set_aside.settle = die",
     "when it is published": "publishing._note = die",
 }
 
