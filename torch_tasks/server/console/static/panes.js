@@ -2,12 +2,17 @@
 
 import { live, want } from "./live.js";
 
-const MARGIN = 60; // below the row that is written to, where a program may have a line about its state
+const NEAR = 4; // pixels; who scrolls by less stays where the newest line is
+const BELOW = 8; // pixels between the newest line and the end of what is seen
 const inView = new Set();
-const shownAt = new WeakMap(); // how far each was scrolled when it was drawn
+const known = new WeakSet();
+const left = new WeakSet(); // from whose newest line a person has scrolled up
 const looking = new IntersectionObserver((seen) => {
   for (const one of seen) one.isIntersecting ? inView.add(one.target) : inView.delete(one.target);
   follow();
+});
+const resized = new ResizeObserver((seen) => { // a phone's keyboard comes and goes
+  for (const one of seen) if (!left.has(one.target)) showNewest(one.target);
 });
 
 /** Show every element with `data-pane`, those that come later, too. */
@@ -21,6 +26,10 @@ function find() {
   for (const one of document.querySelectorAll("[data-pane]")) {
     one.dataset.keep = ""; // its content is from the stream
     looking.observe(one);
+    if (isSmall(one) || known.has(one)) continue; // a small one holds the last rows alone
+    known.add(one);
+    one.addEventListener("scroll", () => (one.scrollTop < newest(one) - NEAR ? left.add(one) : left.delete(one)));
+    resized.observe(one);
   }
   follow();
 }
@@ -28,9 +37,12 @@ function find() {
 function follow() {
   for (const one of inView) if (!one.isConnected) inView.delete(one);
   const panes = [...inView];
-  const isSmall = panes.every((one) => one.classList.contains("thumb"));
   const agents = [...new Set(panes.map((one) => one.dataset.pane))].sort().join(",");
-  want({ agents, thumb: agents && isSmall ? "1" : "" });
+  want({ agents, thumb: agents && panes.every(isSmall) ? "1" : "" });
+}
+
+function isSmall(pane) {
+  return pane.classList.contains("thumb");
 }
 
 function show(news) {
@@ -38,8 +50,6 @@ function show(news) {
 }
 
 function draw(pane, { columns, count, rows, trouble }) {
-  const isSmall = pane.classList.contains("thumb"); // shows the last rows, and asking where it is would cost much
-  const follows = !isSmall && Math.abs(pane.scrollTop - (shownAt.get(pane) ?? pane.scrollTop)) < 4; // nobody has scrolled it
   const screen = rowsOf(pane, columns);
   if (Object.keys(rows).length === count) {
     screen.innerHTML = Object.values(rows).map((html) => `<div class="row">${html}</div>`).join("");
@@ -52,7 +62,7 @@ function draw(pane, { columns, count, rows, trouble }) {
     screen.append(row);
   }
   for (const [at, html] of Object.entries(rows)) screen.children[at].innerHTML = html; // escaped by the server
-  if (follows) showLatest(pane, screen);
+  if (!isSmall(pane) && !left.has(pane)) showNewest(pane);
   pane.classList.toggle("stale", trouble !== "");
   let note = pane.querySelector(":scope > .trouble");
   if (!trouble) return note?.remove();
@@ -60,11 +70,19 @@ function draw(pane, { columns, count, rows, trouble }) {
   note.textContent = trouble;
 }
 
-/** Where the program writes: the row of its cursor, or the last one. */
-function showLatest(pane, screen) {
-  const row = screen.querySelector(".cursor")?.closest(".row") ?? screen.lastElementChild;
-  if (row) pane.scrollTop += row.getBoundingClientRect().bottom - pane.getBoundingClientRect().bottom + MARGIN;
-  shownAt.set(pane, pane.scrollTop);
+function showNewest(pane) {
+  pane.scrollTop = newest(pane);
+}
+
+/** How far it is scrolled when it ends with the last row that has something in it, and shows the cursor, too. */
+function newest(pane) {
+  const above = pane.getBoundingClientRect().top + pane.clientTop - pane.scrollTop;
+  const rows = [...pane.querySelectorAll(":scope > .screen > .row")];
+  const last = rows.findLast((row) => row.textContent.trim() || row.querySelector(".cursor"));
+  const cursor = pane.querySelector(".cursor");
+  const end = last ? last.getBoundingClientRect().bottom - above + BELOW - pane.clientHeight : 0;
+  const least = cursor ? cursor.getBoundingClientRect().top - above : end;
+  return Math.max(0, Math.min(end, least, pane.scrollHeight - pane.clientHeight));
 }
 
 function rowsOf(pane, columns) {
