@@ -53,6 +53,7 @@ chaos: setup
 	PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 	PYTHONPATH=tests $(BIN)/python -m chaos.failover --way sentinel
 	PYTHONPATH=tests $(BIN)/python -m chaos.failover --way service
+	PYTHONPATH=tests $(BIN)/python -m chaos.partition
 	PYTHONPATH=tests $(BIN)/python -m chaos.moving
 	TORCH_TEST_LONG=1 $(BIN)/pytest tests/chaos/test_acceptance.py tests/chaos/test_broken_messages.py tests/chaos/test_upgrade.py
 

@@ -40,7 +40,7 @@ class Composed(Network):
         self.services: dict[str, dict[str, Any]] = document["services"]
         self._secrets = {name: deployment / one["file"] for name, one in document["secrets"].items()}
         super().__init__()
-        self._of = {name: self._add(name) for name in self.services if name != BROKER}
+        self._of = {name: self.add(name) for name in self.services if name != BROKER}
         addresses = {BROKER: self.broker_host.address} | {name: host.address for name, host in self._of.items()}
         self._names = "".join(
             f"{address} {name}\n" for name, address in {"localhost": "127.0.0.1", **addresses}.items()

@@ -34,33 +34,32 @@ def ip(*words: str) -> str:
 class Host(Machine):
     """One machine on the wire."""
 
-    def __init__(self, network: Network, name: str, number: int, **environment: str) -> None:
+    def __init__(self, wire: Wire, name: str, number: int, **environment: str) -> None:
         self.name = name
-        self.namespace = f"{network.prefix}-{name}"
+        self.namespace = f"{wire.prefix}-{name}"
         self.address = f"10.99.0.{number}"
-        self._network = network
-        self._plug = f"{network.prefix}{number}"
+        self._wire = wire.namespace
+        self._plug = f"{wire.prefix}{number}"
         self._connect()
         self.enter = ("ip", "netns", "exec", self.namespace)
         super().__init__(TORCH_NODE=name, **environment)
 
     def _connect(self) -> None:
-        wire = self._network.wire
         ip("netns", "add", self.namespace)
         ip("-n", self.namespace, "link", "set", "lo", "up")
-        ip("-n", wire, "link", "add", self._plug, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
-        ip("-n", wire, "link", "set", self._plug, "master", "wire", "up")
+        ip("-n", self._wire, "link", "add", self._plug, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
+        ip("-n", self._wire, "link", "set", self._plug, "master", "wire", "up")
         ip("-n", self.namespace, "address", "add", f"{self.address}/24", "dev", "eth0")
         ip("-n", self.namespace, "link", "set", "eth0", "up")
 
     @contextmanager
     def cut_off(self) -> Iterator[None]:
         """Cut this host off, without a refusal, as by pulling its cable."""
-        ip("-n", self._network.wire, "link", "set", self._plug, "down")
+        ip("-n", self._wire, "link", "set", self._plug, "down")
         try:
             yield
         finally:
-            ip("-n", self._network.wire, "link", "set", self._plug, "up")
+            ip("-n", self._wire, "link", "set", self._plug, "up")
 
     @contextmanager
     def mute(self, to: Host) -> Iterator[None]:
@@ -81,23 +80,37 @@ class Host(Machine):
         ip("netns", "delete", self.namespace)
 
 
-class Network:
-    """The wire, the host of the broker, and the others."""
+class Wire:
+    """The wire, and the hosts on it."""
 
     def __init__(self) -> None:
         self.prefix = f"t{secrets.token_hex(3)}"
-        self.wire = f"{self.prefix}-wire"
+        self.namespace = f"{self.prefix}-wire"
         self.hosts: list[Host] = []
-        ip("netns", "add", self.wire)
-        ip("-n", self.wire, "link", "add", "wire", "type", "bridge")
-        ip("-n", self.wire, "link", "set", "wire", "up")
-        self.broker_host = self._add("broker")
-        self.broker = self._start_broker()
+        ip("netns", "add", self.namespace)
+        ip("-n", self.namespace, "link", "add", "wire", "type", "bridge")
+        ip("-n", self.namespace, "link", "set", "wire", "up")
 
-    def _add(self, name: str, **environment: str) -> Host:
+    def add(self, name: str, **environment: str) -> Host:
+        """One more host."""
         host = Host(self, name, len(self.hosts) + 1, **environment)
         self.hosts.append(host)
         return host
+
+    def close(self) -> None:
+        """End all that runs on the hosts, and remove the wire."""
+        for host in reversed(self.hosts):
+            host.close()
+        ip("netns", "delete", self.namespace)
+
+
+class Network(Wire):
+    """A wire with the host of the broker, and the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broker_host = self.add("broker")
+        self.broker = self._start_broker()
 
     def _start_broker(self) -> subprocess.Popen[bytes]:
         folder = self.broker_host.folder
@@ -131,14 +144,11 @@ class Network:
 
     def host(self, name: str, **environment: str) -> Host:
         keys = str(self.broker_host.folder / "keys")  # what each would have got when it joined
-        return self._add(name, **{**PACE, "TORCH_BROKER_URL": self.url, "TORCH_KEYS_DIR": keys, **environment})
+        return self.add(name, **{**PACE, "TORCH_BROKER_URL": self.url, "TORCH_KEYS_DIR": keys, **environment})
 
     def close(self) -> None:
-        """End all that runs on the hosts, and remove the wire."""
-        for host in reversed(self.hosts):
-            host.close()
+        super().close()
         self.broker.wait(10)
-        ip("netns", "delete", self.wire)
 
 
 def why_not() -> str | None:

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +24,8 @@ FAILOVER_SECONDS = 60.0
 SERVER = """\
 bind {host}
 port {port}
+unixsocket {folder}/socket
+protected-mode no
 dir {folder}
 appendonly no
 save ""
@@ -32,31 +34,45 @@ repl-diskless-sync-delay 0
 WATCHER = """\
 bind {host}
 port {port}
+unixsocket {folder}/socket
+protected-mode no
 dir {folder}
-sentinel monitor {name} {host} {primary} 2
+sentinel monitor {name} {where} {primary} 2
 sentinel down-after-milliseconds {name} 500
 sentinel failover-timeout {name} 3000
 """
 
 
 class Process:
-    """One server or Sentinel, in a folder of its own."""
+    """One server or Sentinel, in a folder of its own; maybe on another host, which ``enter`` runs it on."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str], text: str, *options: str, **values: object) -> None:
-        self.port = free_port()
+    def __init__(
+        self,
+        folder: Path,
+        env: Mapping[str, str],
+        text: str,
+        *options: str,
+        host: str = HOST,
+        enter: Sequence[str] = (),
+        **values: object,
+    ) -> None:
+        self.place = host, free_port()
+        self.port = self.place[1]
         self.folder = folder
         self.log = folder / "log"
         self.config = folder / "valkey.conf"
         self._env = dict(env)
+        self._enter = enter
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = redis.Redis(HOST, self.port, decode_responses=True, protocol=2)
+        socket = str(folder / "socket")
+        self.client = redis.Redis(unix_socket_path=socket, decode_responses=True, protocol=2)
         folder.mkdir(parents=True)
-        self.config.write_text(text.format(host=HOST, port=self.port, folder=folder, **values))
+        self.config.write_text(text.format(host=host, port=self.port, folder=folder, **values))
 
     def start(self, *options: str) -> None:
         """Have it answer."""
-        argv = [server_program(), str(self.config), *self._options, *options]
+        argv = [*self._enter, server_program(), str(self.config), *self._options, *options]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 argv, cwd=self.folder, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -178,11 +194,11 @@ class Watched(Pair):
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         super().__init__(folder, env)
         self.sentinels = [
-            Process(folder / f"sentinel-{n}", env, WATCHER, "--sentinel", name=NAME, primary=self.servers[0].port)
+            Process(folder / f"sentinel-{n}", env, WATCHER, "--sentinel", **watched(self.servers[0]))
             for n in range(SENTINELS)
         ]
-        places = [(HOST, one.port) for one in self.sentinels]
-        self.url = f"sentinel://{';'.join(f'{host}:{port}' for host, port in places)}/{NAME}/0"
+        self.url = url_of(self.sentinels)
+        places = [one.place for one in self.sentinels]
         options = {"decode_responses": True, "protocol": 2, "socket_timeout": 5}
         self.client = Sentinel(places, socket_timeout=5).master_for(NAME, redis.Redis, **options)
 
@@ -197,17 +213,11 @@ class Watched(Pair):
         until(self.is_watched, "the Sentinels know both servers and each other", START_SECONDS)
 
     def is_watched(self) -> bool:
-        """Each Sentinel knows the replica and the other Sentinels: a fail-over can happen."""
-        seen = [one.client.sentinel_master(NAME) for one in self.sentinels]
-        return all(one["num-other-sentinels"] == SENTINELS - 1 and one["num-slaves"] >= 1 for one in seen)
+        return know_all(self.sentinels)
 
     @property
     def primary(self) -> Process:
-        for one in self.sentinels:
-            with suppress(redis.RedisError):
-                _, port = one.client.sentinel_get_master_addr_by_name(NAME)
-                return next(server for server in self.servers if server.port == int(port))
-        raise AssertionError("no Sentinel answers")
+        return named_by(self.sentinels, self.servers)
 
     def promote(self, replica: Process) -> None:
         until(lambda: self.primary is replica, "Sentinel names the other one", FAILOVER_SECONDS)
@@ -270,6 +280,31 @@ class Forwarder:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._server.close()
+
+
+def watched(server: Process) -> dict[str, object]:
+    """What a Sentinel's configuration says of the primary that it watches."""
+    return {"name": NAME, "where": server.place[0], "primary": server.port}
+
+
+def url_of(sentinels: Sequence[Process]) -> str:
+    """The broker's address by these Sentinels."""
+    return f"sentinel://{';'.join('{}:{}'.format(*one.place) for one in sentinels)}/{NAME}/0"
+
+
+def know_all(sentinels: Sequence[Process]) -> bool:
+    """Each Sentinel knows the replica and the other Sentinels: a fail-over can happen."""
+    seen = [one.client.sentinel_master(NAME) for one in sentinels]
+    return all(one["num-other-sentinels"] == len(sentinels) - 1 and one["num-slaves"] >= 1 for one in seen)
+
+
+def named_by(sentinels: Sequence[Process], servers: Sequence[Process]) -> Process:
+    """The server that the first Sentinel that answers names as the primary."""
+    for one in sentinels:
+        with suppress(redis.RedisError):
+            place = one.client.sentinel_get_master_addr_by_name(NAME)
+            return next(server for server in servers if server.place == place)
+    raise AssertionError("no Sentinel answers")
 
 
 def offset(server: Process, name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -47,6 +48,10 @@ from torch_tasks.workers.host.takeover import PaneTakeover
 
 log = logging.getLogger(__name__)
 
+_END_SECONDS = 30.0
+_LOG = 2
+"""Celery has taken ``sys.stderr``; this is the file behind it."""
+
 
 def host_agent(spec: AgentSpec) -> HoldsWatcher:
     """Host this agent in this process from now on; returns what applies pauses and stops to it."""
@@ -58,7 +63,7 @@ def host_agent(spec: AgentSpec) -> HoldsWatcher:
     app.host = host
     app.steps["worker"].add(HostStep)
     app.steps["consumer"].add(ServeStep)
-    signals.worker_shutting_down.connect(lambda **_: host.detach(), weak=False)
+    signals.worker_shutting_down.connect(lambda **_: begin_to_end(host), weak=False)
     signals.task_revoked.connect(_revoked)
     app.leases.listeners.on_lost.append(lambda *_: host.look_at_task())
     app.leases.listeners.on_return += [host.put_back, recovery.restore_all]
@@ -66,6 +71,15 @@ def host_agent(spec: AgentSpec) -> HoldsWatcher:
     app.leases.listeners.on_refused.append(note_refused)
     host.resume()
     return host.holds
+
+
+def begin_to_end(host: Host) -> None:
+    """The worker was told to end; should it hang, it says where in its log, and is ended.
+
+    As after a kill, nothing is lost: the pane goes on for the next worker. A signal's handler calls this.
+    """
+    faulthandler.dump_traceback_later(_END_SECONDS, exit=True, file=_LOG)
+    host.detach()
 
 
 def _revoked(request: Any, terminated: bool, **_: Any) -> None:

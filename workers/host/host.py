@@ -435,9 +435,9 @@ class Host(AgentHost):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def detach(self) -> None:
+        """Have every thread let go of the pane. Safe to call from a signal handler: it takes no lock."""
         self._life.move_to(HostPhase.LEAVING)
         self._agent.bell.ring()
-        self._messages.look()
 
     def close(self) -> None:
         """Leave the fleet; the pane stays for the next worker."""

@@ -46,6 +46,8 @@ _PASSES_BY_ITSELF = frozenset({AgentState.LIMITED, AgentState.COMPACTING, AgentS
 _TOLD = 200
 #: How long what outlives its terminal may take to end before it is killed.
 _GONE_SECONDS = 1.0
+_AGAIN_SECONDS = 0.1
+"""How long a bell that is closed waits for its thread before it rings again."""
 
 
 @dataclass(frozen=True)
@@ -380,10 +382,12 @@ class Bell:
         self._rung.clear()
 
     def close(self) -> None:
+        """End the thread that listens. The agent's next worker may listen already, and hear some of the rings."""
         self._closed = True
-        os.write(self._fd, b".")
         self._loop.stop()
-        self._loop.join()
+        while self._loop.is_alive:
+            os.write(self._fd, b".")
+            self._loop.join(_AGAIN_SECONDS)
         os.close(self._fd)
 
     def _listen(self) -> None:
