@@ -108,7 +108,8 @@ _ADOPTABLE = (
 class Ledger:
     """The rows of one broker's tasks in one file.
 
-    Every method is one step on the disk, safe among threads and processes, or :class:`LedgerUnusable`.
+    Every method is one step on the disk, safe among threads and processes, or :class:`LedgerUnusable`. Threads that
+    write at the same time share one flush.
     """
 
     def __init__(self, path: Path, broker: str) -> None:
@@ -126,14 +127,11 @@ class Ledger:
 
         The message that was written first stays: the same id twice is one task.
         """
-        with self._file.writing(flushed=True) as file:
-            return self._write(file, task_id, queue, message)
+        return self._file.flush.do(lambda file: self._write(file, task_id, queue, message))
 
     def write_all(self, tasks: Iterable[tuple[str, str, str]]) -> None:
         """:meth:`write` each of these, an id, queue and message, in this order: all of them or none."""
-        with self._file.writing(flushed=True) as file:
-            for task in tasks:
-                self._write(file, *task)
+        self._file.flush.do(lambda file: [self._write(file, *task) for task in tasks])
 
     def _write(self, file: sqlite3.Connection, task_id: str, queue: str, message: str) -> RowState | None:
         if self._add(file, task_id, queue, message):

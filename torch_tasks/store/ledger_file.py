@@ -11,10 +11,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from weakref import WeakSet
 
 from torch_tasks.errors import LedgerUnusable
+from torch_tasks.store.shared_flush import SharedFlush
 from torch_tasks.system.files import exclusive, flush_folder, make_folder, usable
 
 BUSY_SECONDS = 15.0
@@ -59,6 +61,9 @@ class LedgerFile:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
+        self._is_flushing: bool | None = None
+        self.flush = SharedFlush(lambda: self.writing(flushed=True))
+        """What several threads do through it at a time is flushed once."""
         _all.add(self)
 
     @contextmanager
@@ -75,7 +80,9 @@ class LedgerFile:
         """
         with self._lock, self._named():
             connection = self._open()
-            connection.execute(f"PRAGMA synchronous = {'FULL' if flushed else 'NORMAL'}")
+            if flushed is not self._is_flushing:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if flushed else 'NORMAL'}")
+                self._is_flushing = flushed
             connection.execute("BEGIN IMMEDIATE")
             with connection:
                 yield connection
@@ -98,8 +105,10 @@ class LedgerFile:
         self._lock.acquire()
         self.close()
 
-    def release(self) -> None:
-        """Undo :meth:`hold`."""
+    def release(self, *, in_child: bool = False) -> None:
+        """Undo :meth:`hold`; for a forked child the threads of its parent do not wait."""
+        if in_child:
+            self.flush.forget_threads()
         self._lock.release()
 
     def _open(self) -> sqlite3.Connection:
@@ -117,7 +126,7 @@ class LedgerFile:
         except BaseException:
             connection.close()
             raise
-        self._connection, self._opened = connection, self._identity()
+        self._connection, self._opened, self._is_flushing = connection, self._identity(), None
         return connection
 
     def _identity(self) -> tuple[int, int] | None:
@@ -196,9 +205,11 @@ def _before_fork() -> None:
         file.hold()
 
 
-def _after_fork() -> None:
+def _after_fork(*, in_child: bool = False) -> None:
     while _held:
-        _held.pop().release()
+        _held.pop().release(in_child=in_child)
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork, after_in_child=partial(_after_fork, in_child=True)
+)

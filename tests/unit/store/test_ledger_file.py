@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -184,6 +186,89 @@ def test_many_threads_of_many_processes_write_at_once(path: Path, ledger: Ledger
     processes = [other_process(path, statements) for _ in range(4)]
     assert [process.communicate(timeout=SECONDS)[0] for process in processes] == ["done\n"] * 4
     assert list(rows(ledger).values()) == [RowState.PUBLISHED] * 400
+
+
+def commits_of(ledger: Ledger) -> list[str]:
+    """The flushed transactions of this process from now on, as SQLite itself names their end."""
+    seen: list[str] = []
+    with ledger._file.reading() as file:
+        file.set_trace_callback(lambda statement: seen.append(statement) if statement == "COMMIT" else None)
+    return seen
+
+
+def at_once(threads: int, action: Callable[[int], None]) -> None:
+    """Do this in so many threads, which begin together."""
+    start = threading.Barrier(threads)
+
+    def begin(number: int) -> None:
+        start.wait(SECONDS)
+        action(number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(begin, range(threads)))
+
+
+def test_threads_that_write_at_once_share_flushes_and_each_row_is_there_when_it_is_told(
+    path: Path, ledger: Ledger
+) -> None:
+    ledger.write("first", "q", "m")
+    commits = commits_of(ledger)
+    missing: list[str] = []
+
+    def some(thread: int) -> None:
+        with closing(sqlite3.connect(path)) as other:
+            for number in range(50):
+                ledger.write(name := f"{thread}-{number}", "q", name)
+                if other.execute("SELECT count(*) FROM tasks WHERE task_id = ?", (name,)).fetchone() != (1,):
+                    missing.append(name)
+
+    at_once(8, some)
+    assert missing == []
+    assert len(rows(ledger)) == 401
+    assert 0 < len(commits) < 300, "each task had a flush of its own"
+
+
+def test_an_error_of_the_flush_reaches_each_thread_that_waits_for_it(path: Path, ledger: Ledger) -> None:
+    ledger.write("first", "q", "m")
+    failed: list[str] = []
+
+    def refused(thread: int) -> None:
+        with pytest.raises(LedgerUnusable, match="cannot use the ledger"):
+            ledger.write(f"{thread}", "q", "m" * 100_000)
+        failed.append(f"{thread}")
+
+    with ledger._file.reading() as file:  # as a disk that is full does
+        file.execute(f"PRAGMA max_page_count = {file.execute('PRAGMA page_count').fetchone()[0]}")
+    ledger._file._lock.acquire()
+    waiting = threading.Thread(target=at_once, args=(8, refused))
+    waiting.start()
+    deadline = time.monotonic() + SECONDS
+    while len(ledger._file.flush._waiting) < 8 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    ledger._file._lock.release()
+    waiting.join(SECONDS)
+    assert sorted(failed) == [str(number) for number in range(8)]
+    assert list(rows(ledger)) == ["first"]
+    assert ledger.write("next", "q", "m") is None, "the file is opened anew, and has room again"
+
+
+def test_a_thread_that_is_interrupted_leaves_the_others_to_another(ledger: Ledger) -> None:
+    has_begun, go_on = threading.Event(), threading.Event()
+
+    def interrupted(_: sqlite3.Connection) -> None:
+        has_begun.set()
+        go_on.wait(SECONDS)
+        raise KeyboardInterrupt
+
+    ledger.write("first", "q", "m")
+    with ThreadPoolExecutor(5) as pool:
+        first = pool.submit(ledger._file.flush.do, interrupted)
+        has_begun.wait(SECONDS)
+        others = [pool.submit(ledger.write, f"{number}", "q", "m") for number in range(4)]
+        go_on.set()
+        assert isinstance(first.exception(SECONDS), KeyboardInterrupt)
+        assert [other.result(SECONDS) for other in others] == [None] * 4
+    assert sorted(rows(ledger)) == ["0", "1", "2", "3", "first"]
 
 
 def test_a_fork_takes_no_part_of_the_file_along(path: Path, ledger: Ledger) -> None:
