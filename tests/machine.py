@@ -6,17 +6,17 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import forked
 import psutil
+from forked import TORCH_TASKS
 from waiting import until
 
 from torch_tasks.system.processes import Processes
 
-TORCH_TASKS = str(Path(sys.executable).with_name("torch-tasks"))
 SANDBOX = os.environ.get("TORCH_TEST_SANDBOX", "never")
 """Most tests' agents work all over their machine's folder; those about boxes say so themselves."""
 COMMANDS_PACE = {
@@ -75,33 +75,15 @@ class Machine:
         self, *words: str, code: int | None = 0, stdin: str = "", seconds: float = 90, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run ``torch-tasks``, which must end with this exit code."""
-        ended = subprocess.run(
-            [*self.enter, self.program, *words],
-            input=stdin.encode(),
-            capture_output=True,
-            check=False,
-            cwd=self.work,
-            env={**self.env, **env},
-            timeout=seconds,
-        )
-        # Decoded here: subprocess would turn \r\n into \n.
-        done = subprocess.CompletedProcess(words, ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+        argv = [*self.enter, self.program, *words]
+        done = forked.run(argv, {**self.env, **env}, cwd=self.work, typed=stdin, seconds=seconds)
         assert code in (None, done.returncode), f"{words} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str) -> forked.Process:
         """Run ``torch-tasks`` beside the test; its output goes to :attr:`output`."""
-        with self.output.open("a") as output:
-            return subprocess.Popen(
-                [*self.enter, self.program, *words],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                text=True,
-                cwd=self.work,
-                env=self.env,
-                start_new_session=True,
-            )
+        with self.output.open("ab") as output:
+            return forked.start([*self.enter, self.program, *words], self.env, output, cwd=self.work)
 
     @property
     def output(self) -> Path:

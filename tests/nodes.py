@@ -393,9 +393,7 @@ class Node(ShowsLogs):
     def refused(self, agent_id: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run an agent worker that cannot start, to its end."""
         argv = self._argv(agent_id, "developer")
-        return subprocess.run(
-            argv, env={**self._env, **environment}, capture_output=True, text=True, check=False, timeout=60
-        )
+        return forked.run(argv, {**self._env, **environment})
 
     def _argv(
         self, agent_id: str, role: str, skills: Sequence[str] = (), kind: str = "shell", workdir: Path | None = None

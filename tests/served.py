@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked
 import httpx2
 from machine import short_folder
 from nodes import MARK, PACE, SESSION, Broker
@@ -40,9 +41,7 @@ class Served:
         argv = [sys.executable, "-m", "torch_tasks.cli", "serve", "--port", str(self.port), *self._words]
         begin = len(self.log())
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                argv, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = forked.start(argv, self.env, log)
         self.url = until(lambda: self._address(begin), f"the server listens: {self.log()}")
         self.port = int(self.url.rpartition(":")[2])
         until(self._answers, f"the server answers: {self.log()}")
@@ -75,7 +74,7 @@ class Served:
         """Run ``torch-tasks`` on the server's machine."""
         argv = [sys.executable, "-m", "torch_tasks.cli", *words]
         env = {**self.env, **environment}
-        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = forked.run(argv, env)
         assert code in (None, done.returncode), done.stdout + done.stderr
         return done
 

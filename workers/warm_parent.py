@@ -29,6 +29,7 @@ from torch_tasks.settings import settings
 from torch_tasks.signing.fleet_keys import FleetKeys
 from torch_tasks.signing.key_certificate import KeyCertificate
 from torch_tasks.system.own_command_line import show_as
+from torch_tasks.system.processes import Files
 from torch_tasks.system.surroundings import difference, surroundings
 from torch_tasks.system.warm_start import PYTHON, receive, send
 
@@ -87,6 +88,8 @@ class Command(NamedTuple):
     argv: list[str]
     environment: dict[str, str]
     cwd: str
+    go: int
+    """The file from which it is told to begin."""
 
 
 class WarmServer:
@@ -153,12 +156,11 @@ class WarmServer:
         if why := self._why_not(question["surroundings"]):
             send(connection, {"refused": why})
             return None
-        command = Command(question["argv"], question["environment"], question["cwd"])
-        given, output = files
+        given, *own = files
         pid = os.fork()
         if pid == 0:
-            _leave_parent(given, output)
-            return command
+            go = _leave_parent(given, Files(*own))
+            return Command(question["argv"], question["environment"], question["cwd"], go)
         # Nothing has waited for it yet, so it is there, if only as a zombie.
         born = self._children[pid] = psutil.Process(pid).create_time() - psutil.boot_time()
         send(connection, {"pid": pid, "create_time": born})
@@ -203,12 +205,13 @@ def _stamp(file: str) -> tuple[int, ...] | None:
     return None
 
 
-def _leave_parent(given: int, output: int) -> None:
-    """Be a process of its own, in a session of its own, with these files."""
+def _leave_parent(given: int, files: Files) -> int:
+    """Be a process of its own, in a session of its own, with these files; the one from which it is told to begin."""
     try:
         os.setsid()
-        for file, number in ((given, 0), (output, 1), (output, 2)):
+        for number, file in enumerate(files):
             os.dup2(file, number)
+        return os.dup(given)
     except BaseException:  # a second server would be worse than none
         os._exit(1)
 
@@ -218,11 +221,9 @@ def _become(command: Command, added: Mapping[str, str]) -> None:
 
     ``added`` are the variables that Python itself sets when it starts.
     """
-    if not os.read(0, _BACKLOG):
+    if not os.read(command.go, _BACKLOG):
         os._exit(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    os.close(command.go)
     os.chdir(command.cwd)
     os.environ.clear()
     os.environ.update({**command.environment, **added})

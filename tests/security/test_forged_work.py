@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import forked
 import pytest
 from celery import Celery, chord
 from clients import read_settings_anew
@@ -198,7 +198,7 @@ def test_a_success_that_was_written_into_the_record_is_not_believed_and_what_wai
     _forge_success(broker, task)
     assert next(one for one in torch.tasks() if one.spec.id == task.id).state is TaskState.QUEUED
     _forge_success(broker, task)
-    shown = subprocess.run([TORCH_TASKS, "task", task.id], capture_output=True, text=True, check=False, timeout=60)
+    shown = forked.run([TORCH_TASKS, "task", task.id])
     assert "state:     queued" in shown.stdout
     assert task.status is TaskState.QUEUED
     _forge_success(broker, task)
@@ -238,9 +238,9 @@ def test_an_end_whose_result_was_changed_is_named_and_not_believed(torch: Torch,
     _forge_success(broker, failed)
     with pytest.raises(BadSignature, match="no node of this fleet says so: it is not what node node-a signed"):
         failed.result(timeout=SOON)
-    shown = subprocess.run([TORCH_TASKS, "task", failed.id], capture_output=True, text=True, check=False, timeout=60)
+    shown = forked.run([TORCH_TASKS, "task", failed.id])
     assert "state:     succeeded (not believed)" in shown.stdout
-    listed = subprocess.run([TORCH_TASKS, "tasks"], capture_output=True, text=True, check=False, timeout=60).stdout
+    listed = forked.run([TORCH_TASKS, "tasks"]).stdout
     assert "succeeded (not believed)" in next(line for line in listed.splitlines() if failed.id[:8] in line)
     night = summarize(fleet(), now() - timedelta(hours=1))
     assert night.not_believed == 1

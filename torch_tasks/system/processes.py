@@ -79,11 +79,19 @@ class Child(NamedTuple):
     """The file to write that line to."""
 
 
+class Files(NamedTuple):
+    """What a process reads, and what it writes to."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
 class Forker(Protocol):
     """What forks processes that have their modules loaded already."""
 
-    def fork(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, output: int) -> Child | None:
-        """A child with this file as its outputs; None if it cannot be had."""
+    def fork(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, files: Files) -> Child | None:
+        """A child with these files; None if it cannot be had."""
 
 
 class Processes:
@@ -110,9 +118,10 @@ class Processes:
         make_folder(self._run_dir)
         make_folder(log.parent)
         environment = unmarked_environment(env)
-        with usable(log), log.open("ab") as output:
+        with usable(log), log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
             log_start, log_inode = output.tell(), os.fstat(output.fileno()).st_ino
-            child = forker and forker.fork(argv, environment, cwd or Path.cwd(), output.fileno())
+            files = Files(nothing.fileno(), output.fileno(), output.fileno())
+            child = forker and forker.fork(argv, environment, cwd or Path.cwd(), files)
             child = child or _spawn(name, argv, env=environment, cwd=cwd, output=output.fileno())
             take_off_mark(child.pid)
         running = Running(

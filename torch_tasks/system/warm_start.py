@@ -22,7 +22,7 @@ from typing import Any
 from torch_tasks.errors import TorchError
 from torch_tasks.system.files import exclusive, make_folder
 from torch_tasks.system.loops import in_background
-from torch_tasks.system.processes import Child, Processes, Running
+from torch_tasks.system.processes import Child, Files, Processes, Running
 from torch_tasks.system.surroundings import lasting, surroundings
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ SOCKET = "warm.socket"
 """In the folder of the records: where it is asked."""
 LENGTH = struct.Struct("!I")
 """Before each question and each answer: how many bytes it has."""
+MOST_FILES = 1 + len(Files._fields)
+"""That come with a question: those of a process, and the one through which it is told to begin."""
 ANSWER_SECONDS = 10.0
 """Longer than it takes to answer everybody who asks at once on a machine that has other work."""
 _GRACE_SECONDS = 1.0
@@ -66,8 +68,8 @@ class WarmParent:
         """Have it load meanwhile, if none runs."""
         in_background("warm parent", partial(self._prepare, environment))
 
-    def fork(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, output: int) -> Child | None:
-        """A child that runs a module of this Python, with this file as its outputs; None if there is none."""
+    def fork(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, files: Files) -> Child | None:
+        """A child that runs a module of this Python, with these files; None if there is none."""
         if tuple(argv[: len(PYTHON)]) != PYTHON:
             return None
         try:
@@ -75,21 +77,21 @@ class WarmParent:
             question = {"do": "fork", "argv": list(argv), "environment": dict(environment), "cwd": str(cwd)}
             question["surroundings"] = mine
             try:
-                return self._fork(question, output)
+                return self._fork(question, files)
             except (OSError, NotForked) as error:
                 if isinstance(error, TimeoutError):  # it hangs: this start waits no longer, the next one finds another
                     self.stop(_GRACE_SECONDS)
                     raise
                 self._have_one(environment, mine)
-                return self._fork(question, output)
+                return self._fork(question, files)
         except (OSError, ValueError, TorchError) as error:
             log.warning("%s: started without the warm parent: %s", " ".join(argv[len(PYTHON) :]), error)
             return None
 
-    def _fork(self, question: Mapping[str, Any], output: int) -> Child:
+    def _fork(self, question: Mapping[str, Any], files: Files) -> Child:
         given, go = os.pipe()
         try:
-            forked = self._ask(question, (given, output))
+            forked = self._ask(question, (given, *files))
             return Child(forked["pid"], forked["create_time"], go)
         except BaseException:
             os.close(go)  # one whose answer was lost ends now
@@ -97,7 +99,7 @@ class WarmParent:
         finally:
             os.close(given)
 
-    def exit_code(self, ended: Running) -> int | None:
+    def exit_code(self, ended: Running | Child) -> int | None:
         """With which code a process that it had forked has ended; None if it does not know."""
         with suppress(OSError, ValueError, TorchError):
             code: int | None = self._ask({"do": "tell", "pid": ended.pid, "create_time": ended.create_time})["code"]
@@ -184,7 +186,7 @@ def send(connection: socket.socket, what: Mapping[str, Any], files: Sequence[int
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """One question or answer with its files, which are the caller's to close; ConnectionError if it is cut off."""
-    head, files, *_ = socket.recv_fds(connection, LENGTH.size, 2)
+    head, files, *_ = socket.recv_fds(connection, LENGTH.size, MOST_FILES)
     try:
         (length,) = LENGTH.unpack(head)
         with connection.makefile("rb") as stream:

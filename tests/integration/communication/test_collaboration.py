@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from clients import read_settings_anew
 from machine import TORCH_TASKS
@@ -42,7 +43,7 @@ def _empty(torch: Torch, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """How a command ends."""
-    return subprocess.run([TORCH_TASKS, *words], capture_output=True, text=True, check=False, timeout=60, cwd=cwd)
+    return forked.run([TORCH_TASKS, *words], cwd=cwd)
 
 
 def agent(agent_id: str, skills: str = "", state: AgentState = AgentState.READY, workdir: str = "/") -> AgentInfo:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import forked
 import pytest
 from desk import READER, SEND, Desk, read
 from desk import desk as desk
@@ -241,9 +242,10 @@ def test_the_installed_files_work_from_anywhere(desk: Desk) -> None:
 def test_nothing_of_somebody_elses_is_overwritten(tmp_path: Path) -> None:
     foreign = tmp_path / "tmux_utils.py"
     foreign.write_text("mine")
-    run = lambda *words: subprocess.run(  # noqa: E731
-        [TORCH_TASKS, "compat", "install", str(tmp_path), *words], capture_output=True, text=True, timeout=60
-    )
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return forked.run([TORCH_TASKS, "compat", "install", str(tmp_path), *words])
+
     refused = run()
     assert refused.returncode == 1
     assert f"nothing was written: {foreign} is not from Torch" in refused.stderr

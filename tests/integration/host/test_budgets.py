@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from clients import client_of
 from fake_kind import FakeKind
@@ -60,7 +60,7 @@ def machine(broker: FaultyBroker, folder: Path, name: str, **limits: float) -> S
 
 def used(name: str, account: str = "fake") -> int:
     """How much of a budget is used, as the command tells programs."""
-    done = subprocess.run([TORCH_TASKS, "budget", account, "--json"], capture_output=True, text=True, check=True)
+    done = forked.run([TORCH_TASKS, "budget", account, "--json"], check=True)
     lines: list[dict[str, Any]] = json.loads(done.stdout)
     return next(int(line["used"]) for line in lines if line["name"] == name)
 
@@ -178,7 +178,7 @@ def test_a_task_over_budget_is_parked_and_others_take_it(torch: Torch, node: Nod
     until(lambda: task.status is TaskState.PARKED, "the task is put back")
     assert "the budget of account fake is used up: 2 calls per day" in str(task.record().note)
     until(lambda: torch.agent("developer-1").state is AgentState.LIMITED, "the agent is limited")
-    shown = subprocess.run([TORCH_TASKS, "budget"], capture_output=True, text=True, check=True).stdout
+    shown = forked.run([TORCH_TASKS, "budget"], check=True).stdout
     assert "used up" in next(line for line in shown.splitlines() if "calls per day" in line)
     node.agent_worker("developer-2")
     result = task.result(timeout=30)

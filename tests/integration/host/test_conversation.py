@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-
+import forked
 import pytest
 from fake_kind import FakeKind
 from fakes.cli.scenario import Scenario, Turn
@@ -158,7 +157,7 @@ def test_it_is_told_which_source_says_what_the_agent_does(
     task = torch.enqueue("touch a file", permissions="ask")
     until(lambda: (asked := task.record().question) and asked.choices, "the question is told")
     argv = [TORCH_TASKS, "screen", "developer-1", "--explain"]
-    said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    said = forked.run(argv, check=True).stdout
     assert "waiting (dialog)" in said
     assert "hook PermissionRequest" in said
     task.answer("allow")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-
+import forked
 import pytest
 from fake_kind import FakeKind
 from fakes.cli.scenario import Scenario, Start
@@ -27,7 +26,7 @@ def screen(worker: AgentWorker, broker: Broker) -> str:
     """What ``torch-tasks screen`` prints of the agent."""
     argv = [TORCH_TASKS, "screen", worker.agent_id]
     env = person_at(worker, broker)
-    return subprocess.run(argv, env=env, capture_output=True, text=True, check=True, timeout=30).stdout
+    return forked.run(argv, env, seconds=30, check=True).stdout
 
 
 def is_held_up(worker: AgentWorker, asks: str) -> bool:

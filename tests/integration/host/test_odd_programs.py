@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 
+import forked
 import psutil
 import pytest
 from fake_kind import FakeKind, words
@@ -147,7 +147,7 @@ def test_every_command_says_what_it_shows(node: Node, broker: Broker, torch: Tor
 
     def said(*words: str) -> str:
         argv = [TORCH_TASKS, *words]
-        return subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=60).stdout
+        return forked.run(argv, env).stdout
 
     reason = f"held up: {shows}"
     assert f"waiting, {reason} ('torch-tasks attach developer-1')" in said("agents")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from clients import client_of
 from fleet import broker_of_this_machine
@@ -55,7 +55,7 @@ def refused(torch: Torch) -> bool:
 
 def doctor() -> str:
     argv = [sys.executable, "-m", "torch_tasks.cli", "doctor"]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60).stdout
+    return forked.run(argv).stdout
 
 
 def test_a_broker_without_room_refuses_by_name_and_keeps_what_it_accepted(small_broker: Broker, torch: Torch) -> None:

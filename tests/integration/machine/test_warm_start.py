@@ -20,7 +20,7 @@ from machine import short_folder
 from waiting import until
 
 from torch_tasks.machine.commands import WARM_PARENT
-from torch_tasks.system.processes import Processes, Running
+from torch_tasks.system.processes import Files, Processes, Running
 from torch_tasks.system.warm_start import NAME, SOCKET, WarmParent
 
 #: A process that notes that it began, and what it is; then it ends as it is told, or waits.
@@ -194,7 +194,7 @@ def test_its_socket_is_for_its_owner_alone(place: Place) -> None:
 def test_one_that_nobody_says_go_to_never_begins(place: Place) -> None:
     argv = [sys.executable, "-P", "-m", "torch_shown", str(place.began), "exit", "0"]
     with (place.folder / "lost.log").open("ab") as output:
-        child = place.warm.fork(argv, place.env, place.began, output.fileno())
+        child = place.warm.fork(argv, place.env, place.began, Files(*(output.fileno(),) * 3))
     assert child is not None
     os.close(child.go)
     until(lambda: not psutil.pid_exists(child.pid), "it has ended")

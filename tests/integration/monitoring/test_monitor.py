@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from clients import client_of
 from machine import TORCH_TASKS
@@ -135,7 +136,7 @@ def test_a_full_inbox_is_seen_and_audited(watch: Callable[..., Monitor], monkeyp
         NovaOrchestrator().send_message("developer-8", "two")
     until(lambda: [event["what"] for event in monitor.events()] == ["accepted", "full"], "both are told")
     argv = [TORCH_TASKS, "messages", "--refused", "--json"]
-    refused = json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout)[-1]
+    refused = json.loads(forked.run(argv, check=True).stdout)[-1]
     assert (refused["sender"], refused["target"], refused["what"]) == ("operator", "developer-8", "full")
     assert "holds 1 messages already" in refused["why"]
     shown = subprocess.run(argv[:-1], capture_output=True, check=True, timeout=60, text=True).stdout
@@ -156,12 +157,12 @@ def test_it_ends_by_itself_and_when_nobody_reads(watch: Callable[..., Monitor]) 
 def test_the_seeds_command_sends(torch: Torch) -> None:
     enter("developer-7", "developer")
     argv = [sys.executable, "-m", "torch_tasks.communication.send_message", "developer-7", "hello there"]
-    said = subprocess.run(argv, capture_output=True, check=True, timeout=60, text=True).stdout
+    said = forked.run(argv, check=True).stdout
     assert said.startswith("message ")
     assert said.endswith(" to developer-7: accepted\n")
     assert [record.message.message for record in NovaOrchestrator().inbox("developer-7")] == ["hello there"]
     argv[-2] = "developer-77"
-    refused = subprocess.run(argv, capture_output=True, check=False, timeout=60, text=True)
+    refused = forked.run(argv)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "did you mean developer-7" in refused.stderr
 
@@ -169,7 +170,7 @@ def test_the_seeds_command_sends(torch: Torch) -> None:
 def test_without_a_broker_it_says_so() -> None:
     nowhere = {"TORCH_BROKER_URL": "redis://127.0.0.1:1/0", "TORCH_BROKER_CONNECT_SECONDS": "0.2"}
     argv = [TORCH_TASKS, "monitor"]
-    said = subprocess.run(argv, capture_output=True, check=False, timeout=60, text=True, env={**os.environ, **nowhere})
+    said = forked.run(argv, {**os.environ, **nowhere})
     assert (said.returncode, said.stdout) == (4, "")
     assert "no broker answers at redis://127.0.0.1:1/0" in said.stderr
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import forked
 import pytest
 from machine import TORCH_TASKS
 from nodes import AgentWorker, Broker, Node
@@ -104,12 +105,12 @@ def test_a_screen_of_another_machine_is_followed_for_longer_than_one_asking_last
 
 
 def test_one_look_at_a_screen_of_another_machine(far: AgentWorker) -> None:
-    done = subprocess.run([TORCH_TASKS, "screen", "dev-2"], capture_output=True, text=True, check=True, timeout=30)
+    done = forked.run([TORCH_TASKS, "screen", "dev-2"], seconds=30, check=True)
     assert done.stdout.endswith("dev-2>\n")
 
 
 def test_to_attach_there_says_how(far: AgentWorker) -> None:
-    done = subprocess.run([TORCH_TASKS, "attach", "dev-2"], capture_output=True, text=True, check=False, timeout=30)
+    done = forked.run([TORCH_TASKS, "attach", "dev-2"], seconds=30)
     assert done.returncode == 1
     assert "lives on node node-b (far-away), not here" in done.stderr
     assert "ssh -t far-away torch-tasks attach dev-2" in done.stderr
@@ -120,11 +121,11 @@ def test_what_is_above_a_screen_of_another_machine_and_what_its_worker_makes_of_
 ) -> None:
     assert torch.enqueue("seq 1 200", agent="dev-2").result(timeout=30).succeeded
     command = [TORCH_TASKS, "screen", "dev-2"]
-    above = subprocess.run([*command, "--history", "30"], capture_output=True, text=True, check=True, timeout=30)
-    alone = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    above = forked.run([*command, "--history", "30"], seconds=30, check=True)
+    alone = forked.run(command, seconds=30, check=True)
     first = next(int(line) for line in alone.stdout.splitlines() if line.isdigit())
     assert above.stdout.splitlines()[:30] == [str(number) for number in range(first - 30, first)]
-    explained = subprocess.run([*command, "--explain"], capture_output=True, text=True, check=True, timeout=30)
+    explained = forked.run([*command, "--explain"], seconds=30, check=True)
     assert explained.stdout == "foreground process:ready (the shell)\n"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import forked
 import pytest
 from nodes import Broker
 
@@ -110,5 +111,5 @@ def test_the_check_is_made_where_nothing_is_signed_too(
     broker.client.set(keys.FLEET_FORMAT, LATER)
     environment = {**os.environ, "TORCH_SIGNING": "off"}
     argv = (sys.executable, "-m", "torch_tasks.cli", "agents")
-    said = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    said = forked.run(argv, environment)
     assert (said.returncode, REFUSAL in said.stderr) == (1, True)

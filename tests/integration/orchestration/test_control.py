@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from clients import client_of
 from fake_kind import FakeKind
@@ -54,7 +54,7 @@ def cli(*words: str, node: Node | None = None, code: int = 0) -> str:
     env = (
         dict(os.environ) if node is None else {**os.environ, "TORCH_STATE_DIR": str(node.state), "TORCH_NODE": "node-a"}
     )
-    done = subprocess.run([TORCH_TASKS, *words], env=env, capture_output=True, text=True, check=False, timeout=60)
+    done = forked.run([TORCH_TASKS, *words], env)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 from beats import BeatMachine
 from machine import TORCH_TASKS
@@ -92,7 +91,7 @@ def test_what_stands_still_is_seen_and_brought_before_the_manager(
     assert record.checkin.target.agent == "pm-1"
     assert f"dev-1 (task {task.id}, since " in until(still, "it is seen")
     argv = [TORCH_TASKS, "doctor", "--json"]
-    said = json.loads(subprocess.run(argv, capture_output=True, check=False, timeout=60, env=os.environ).stdout)
+    said = json.loads(forked.run(argv).stdout)
     [finding] = [finding for finding in said if finding["what"] == "check-ins"]
     assert not finding["good"]
     assert finding["detail"].startswith(f"no progress at dev-1 (task {task.id}, ")

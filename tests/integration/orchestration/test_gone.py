@@ -7,6 +7,7 @@ import os
 import subprocess
 from datetime import UTC, datetime
 
+import forked
 from machine import TORCH_TASKS
 from nodes import Node
 from waiting import until
@@ -23,7 +24,7 @@ from torch_tasks.orchestration.attention import NeedKind, needs
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     """How a command of a person ends; who is silent for a second counts as gone."""
     env = {**os.environ, "TORCH_DETACHED_SECONDS": "1"}
-    return subprocess.run([TORCH_TASKS, *words], capture_output=True, text=True, check=False, timeout=60, env=env)
+    return forked.run([TORCH_TASKS, *words], env)
 
 
 def die(node: Node, *agents: str) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import forked
 import psutil
 import pytest
 from machine import TORCH_TASKS
@@ -23,7 +24,7 @@ from torch_tasks.model.node import KeptState
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     """How a command of a person ends."""
-    return subprocess.run([TORCH_TASKS, *words], capture_output=True, text=True, check=False, timeout=60)
+    return forked.run([TORCH_TASKS, *words])
 
 
 def held(torch: Torch, folder: Path, **whom: str) -> Task:

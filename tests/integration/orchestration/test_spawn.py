@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import psutil
 import pytest
 from machine import TORCH_TASKS
@@ -30,14 +31,7 @@ NewNode = Callable[[str], Node]
 
 def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """How a command of a person ends."""
-    return subprocess.run(
-        [TORCH_TASKS, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env={**os.environ, **environment},
-    )
+    return forked.run([TORCH_TASKS, *words], {**os.environ, **environment})
 
 
 def states(broker: Broker) -> dict[str, str]:

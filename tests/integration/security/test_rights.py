@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import forked
 import pytest
 from celery import chain
 from machine import TORCH_TASKS
@@ -30,7 +31,7 @@ SOON = 20.0
 
 
 def cli(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([TORCH_TASKS, *words], capture_output=True, text=True, check=False, timeout=60)
+    return forked.run([TORCH_TASKS, *words])
 
 
 def test_an_agent_changes_its_own_tasks_and_nobody_elses(torch: Torch, node: Node, tmp_path: Path) -> None:

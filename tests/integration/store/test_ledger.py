@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from celery import chain, chord, group
 from celery._state import _task_stack
@@ -220,20 +220,20 @@ def test_with_a_broker_spool_changes_nothing(broker: FaultyBroker, torch: Torch)
 
 def test_the_command_says_that_a_task_was_spooled(away: FaultyBroker, torch: Torch) -> None:
     command = [sys.executable, "-m", "torch_tasks.cli", "run", "--agent", "nobody", "--id", "by-command-1", "true"]
-    loud = subprocess.run(command, capture_output=True, text=True, check=False)
+    loud = forked.run(command)
     assert (loud.returncode, loud.stdout) == (4, "")
-    kept = subprocess.run([*command, "--spool"], capture_output=True, text=True, check=True)
+    kept = forked.run([*command, "--spool"], check=True)
     assert kept.stdout == "by-command-1\n"
     assert "waits on this machine's disk" in kept.stderr
     away.start()
-    subprocess.run([sys.executable, "-m", "torch_tasks.cli", "agents"], capture_output=True, check=True)
+    forked.run([sys.executable, "-m", "torch_tasks.cli", "agents"], check=True)
     assert away.queued(NOBODY) == ["by-command-1"]
 
 
 def test_the_doctor_looks_at_the_ledger(away: FaultyBroker, torch: Torch) -> None:
     def finding() -> str:
         doctor = [sys.executable, "-m", "torch_tasks.cli", "doctor", "--json"]
-        found = json.loads(subprocess.run(doctor, capture_output=True, text=True, check=False).stdout)
+        found = json.loads(forked.run(doctor).stdout)
         return next(str(one["detail"]) for one in found if one["what"] == "ledger")
 
     assert "no task was enqueued here yet" in finding()

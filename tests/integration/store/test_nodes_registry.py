@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import psutil
 import pytest
 from machine import TORCH_TASKS
@@ -21,7 +22,7 @@ NewNode = Callable[[str], Node]
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([TORCH_TASKS, *words], capture_output=True, text=True, check=False, timeout=60)
+    return forked.run([TORCH_TASKS, *words])
 
 
 def test_a_node_reports_what_it_has(node: Node, torch: Torch) -> None:

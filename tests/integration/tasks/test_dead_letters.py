@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 from celery import chain
 from machine import TORCH_TASKS
@@ -30,9 +29,7 @@ def crashing(folder: Path) -> str:
 
 def command(*words: str) -> str:
     """What ``torch-tasks`` prints."""
-    done = subprocess.run(
-        [TORCH_TASKS, *words], env=os.environ, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = forked.run([TORCH_TASKS, *words])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -130,7 +127,7 @@ def test_who_replays_a_task_is_told_what_failed_because_of_it(node: Node, torch:
     third = torch.enqueue("true", id="third", after=second)
     assert third.result(timeout=40).status is TaskState.FAILED
     (tmp_path / "mended").touch()
-    done = subprocess.run([TORCH_TASKS, "dead", "replay", "first"], env=os.environ, capture_output=True, text=True)
+    done = forked.run([TORCH_TASKS, "dead", "replay", "first"])
     assert done.stdout == "task first queued again\n"
     said = done.stderr.splitlines()
     assert said[0].startswith("task second (the second) had failed because of it, and stays so: enqueue it again")
@@ -145,9 +142,7 @@ def test_what_is_not_dead_is_neither_replayed_nor_dropped(node: Node, torch: Tor
     assert task.result(timeout=20).succeeded
     with pytest.raises(NotDead, match=task.id):
         task.replay()
-    done = subprocess.run(
-        [TORCH_TASKS, "dead", "drop", task.id], env=os.environ, capture_output=True, text=True, timeout=60
-    )
+    done = forked.run([TORCH_TASKS, "dead", "drop", task.id])
     assert done.returncode == 1
     assert task.id in done.stderr
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
+import forked
 import pytest
 from celery.result import AsyncResult
 from clients import start_client
@@ -27,7 +26,7 @@ NOBODY = keys.agent_queue("nobody")
 
 
 def command(*words: str, code: int = 0) -> str:
-    done = subprocess.run([TORCH_TASKS, *words], env=os.environ, capture_output=True, text=True, timeout=60)
+    done = forked.run([TORCH_TASKS, *words])
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

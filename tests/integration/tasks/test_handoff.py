@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 from fake_kind import FakeKind
 from fakes.cli.scenario import Scenario, Turn
@@ -48,7 +49,7 @@ def running(torch: Torch, pair: object, tmp_path: Path) -> Callable[..., Task]:
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     """How a command of a person ends."""
-    return subprocess.run([TORCH_TASKS, *words], capture_output=True, text=True, check=False, timeout=60)
+    return forked.run([TORCH_TASKS, *words])
 
 
 def tries(folder: Path) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import forked
 import pytest
 from beats import BeatMachine
 from celery import chord
@@ -38,9 +37,7 @@ AT_ONCE = 12.0
 def command(*words: str, code: int = 0) -> str:
     """What ``torch-tasks`` prints, at once."""
     began = time.monotonic()
-    done = subprocess.run(
-        [TORCH_TASKS, *words], env=os.environ, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = forked.run([TORCH_TASKS, *words])
     assert done.returncode == code, done.stdout + done.stderr
     assert time.monotonic() - began < AT_ONCE
     return done.stdout + done.stderr

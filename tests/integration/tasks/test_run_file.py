@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
+import forked
 import pytest
 from clients import start_client
 from machine import TORCH_TASKS
@@ -32,7 +32,7 @@ NIGHT = """
 
 
 def command(*words: str, code: int = 0) -> str:
-    done = subprocess.run([TORCH_TASKS, *words], env=os.environ, capture_output=True, text=True, timeout=90)
+    done = forked.run([TORCH_TASKS, *words], seconds=90)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -137,11 +137,11 @@ def test_a_file_can_be_spooled(torch: Torch, own_broker: Broker, tmp_path: Path)
     (tmp_path / "tasks.yaml").write_text("- {id: a, prompt: x, after: b}\n- {id: b, prompt: x}\n")
     own_broker.stop()
     words = [TORCH_TASKS, "run", "--file", str(tmp_path / "tasks.yaml")]
-    refused = subprocess.run(words, env=away, capture_output=True, text=True, timeout=60)
+    refused = forked.run(words, away)
     assert refused.returncode == 4
-    spooled = subprocess.run([*words, "--spool"], env=away, capture_output=True, text=True, timeout=60)
+    spooled = forked.run([*words, "--spool"], away)
     assert (spooled.returncode, spooled.stdout) == (0, "a\nb\n"), spooled.stderr
     own_broker.start()
-    listed = subprocess.run([TORCH_TASKS, "tasks"], env=away, capture_output=True, text=True, timeout=60)
+    listed = forked.run([TORCH_TASKS, "tasks"], away)
     assert "pending" in listed.stdout
     assert "queued" in listed.stdout

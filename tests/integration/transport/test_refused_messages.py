@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from typing import Any
 
+import forked
 import psutil
 import pytest
 import redis
@@ -30,7 +30,7 @@ MANY = 40
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     argv = [TORCH_TASKS, *words]
-    return subprocess.run(argv, env=os.environ, capture_output=True, text=True, timeout=60, check=False)
+    return forked.run(argv)
 
 
 def refused() -> dict[str, str]:
