@@ -14,7 +14,7 @@ setup: .venv/ready
 	.ci/system-packages $(PYTHON)
 	$(PYTHON) -m venv .venv
 	rm -rf .venv/lib/python*/site-packages/torch_tasks  # an older installation there would hide the package
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[push,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[push,age,dev]'
 	touch $@
 
 demo: setup

@@ -125,7 +125,7 @@ def environment(tree: Path, wheel: Path, work: Path) -> Path:
     run(sys.executable, "-m", "venv", "--without-pip", work / "env")
     python = work / "env" / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check")
-    run(*pip, "--constraint", tree / "constraints.txt", f"{wheel}[push]")
+    run(*pip, "--constraint", tree / "constraints.txt", f"{wheel}[push,age]")
     return python
 
 

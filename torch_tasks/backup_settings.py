@@ -21,5 +21,10 @@ class BackupSettings(BaseSettings):
     backup_passphrase_file: ExpandedPath | None = Field(
         None,
         description="A file whose first line is the passphrase with which they have this machine's keys. "
-        "Unset: they have none.",
+        "Unset, as TORCH_BACKUP_RECIPIENTS: they have none.",
+    )
+    backup_recipients: tuple[str, ...] = Field(
+        (),
+        description="Public keys of age (`age1…`) or SSH, as a JSON list: they have this machine's keys, which only "
+        "the owners of these can open; takes the place of the passphrase.",
     )

@@ -508,8 +508,8 @@ class BackupTooNew(TorchError):
     """A backup was made by a later version of Torch, which lays it out in another way."""
 
 
-class WrongPassphrase(TorchError):
-    """The passphrase does not open the keys in a backup."""
+class SealNotOpened(TorchError):
+    """What was given does not open the keys in a backup."""
 
     exit_code = 5
 

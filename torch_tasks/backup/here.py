@@ -10,7 +10,7 @@ from pathlib import Path
 from torch_tasks.backup.archive import Archive
 from torch_tasks.backup.manifest import Manifest
 from torch_tasks.backup.restoring import BrokerPart, FilesOf
-from torch_tasks.backup.sealing import Passphrase
+from torch_tasks.backup.sealing import Opener, Seal
 from torch_tasks.backup.taking import SEALED, take
 from torch_tasks.backup.verifying import verified
 from torch_tasks.broker.connection import answers
@@ -48,17 +48,17 @@ class Restoring(Model):
     """Tasks that this machine's ledger knows and the backup does not: whether they were done is not known."""
 
 
-def make_backup(path: Path, passphrase: Passphrase | None) -> Manifest:
+def make_backup(path: Path, seal: Seal | None) -> Manifest:
     """Write a backup; the audit notes it before, so that it is in it."""
     note_event("backup.begun", str(path), who=Asker.now(), durable=True)
-    return take(path, fleet(), passphrase)
+    return take(path, fleet(), seal)
 
 
 def restore_here(
     path: Path,
     settings: Settings,
     *,
-    passphrase: Passphrase | None,
+    opener: Opener | None,
     without_keys: bool,
     only: Only | None,
     replace: bool,
@@ -68,8 +68,8 @@ def restore_here(
     manifest, files, count = archive.manifest, 0, 0
     if only is not Only.BROKER:
         Stack(settings).refuse_if_up()
-        _require_passphrase(archive, settings, passphrase, without_keys=without_keys)
-        files = len(FilesOf(archive, settings.node, settings).restore(passphrase, replace=replace))
+        _require_opener(archive, settings, opener, without_keys=without_keys)
+        files = len(FilesOf(archive, settings.node, settings).restore(opener, replace=replace))
     if only is Only.FILES:
         return Restoring(manifest=manifest, signer=signer, files=files, keys=0)
     with _broker_there(settings):
@@ -96,14 +96,12 @@ def tasks_after_backup(former: str | None) -> list[str]:
     return recovery.came_after_backup()
 
 
-def _require_passphrase(
-    archive: Archive, settings: Settings, passphrase: Passphrase | None, *, without_keys: bool
-) -> None:
+def _require_opener(archive: Archive, settings: Settings, opener: Opener | None, *, without_keys: bool) -> None:
     has_own = (settings.keys_folder / FLEET_FILE).exists()
-    if archive.has(SEALED) and settings.node == archive.manifest.node and not (passphrase or without_keys or has_own):
+    if archive.has(SEALED) and settings.node == archive.manifest.node and not (opener or without_keys or has_own):
         raise InvalidRequest(
-            "the keys of this machine are in the backup, sealed with a passphrase: give it with --passphrase-file, or "
-            "--without-keys to leave them there"
+            "the keys of this machine are in the backup, sealed: give --passphrase-file or --identity-file to open "
+            "them, or --without-keys to leave them there"
         )
 
 

@@ -53,7 +53,7 @@ class Manifest(Model):
     """Open tasks whose message was on no broker; the ledger of who enqueued one sends it anew."""
     nodes: tuple[NodePart, ...] = ()
     has_keys: bool = False
-    """Whether the keys of the machine that made it are in it, sealed with a passphrase."""
+    """Whether the keys of the machine that made it are in it, sealed."""
     parts: tuple[Part, ...] = ()
 
     @property

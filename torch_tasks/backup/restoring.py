@@ -19,7 +19,7 @@ import redis
 from torch_tasks import keys
 from torch_tasks.backup.archive import Archive
 from torch_tasks.backup.machine_files import AGENTS, BEAT, CONFIG, CROSSINGS, KEYS, LEDGER, OUTBOX
-from torch_tasks.backup.sealing import Passphrase
+from torch_tasks.backup.sealing import Opener
 from torch_tasks.backup.taking import BROKER, NODES, SEALED
 from torch_tasks.broker.connection import connect
 from torch_tasks.config_files import user_config
@@ -56,8 +56,8 @@ class FilesOf:
     node: str
     settings: Settings
 
-    def restore(self, passphrase: Passphrase | None, *, replace: bool) -> list[str]:
-        """Lay them down; returns their names. With a passphrase, also the keys, if it is the machine that had them."""
+    def restore(self, opener: Opener | None, *, replace: bool) -> list[str]:
+        """Lay them down; returns their names. With an opener, also the keys, if it is the machine that had them."""
         manifest, state = self.archive.manifest, self.settings.state
         if not self.archive.names(f"{NODES}{self.node}/"):
             there = ", ".join(one.node for one in manifest.nodes if not one.why_missing)
@@ -65,7 +65,7 @@ class FilesOf:
                 f"the backup has no files of node {self.node}; it has those of {there}. Set TORCH_NODE to one of them, "
                 "or restore the broker alone ('--only broker')"
             )
-        files = [*self._files(), *(self._secrets(passphrase) if passphrase else ())]
+        files = [*self._files(), *(self._secrets(opener) if opener else ())]
         self._require_empty(replace=replace)
         make_folder(state.path)
         write_private(state.restoring, json.dumps({"backup": manifest.id}))
@@ -103,12 +103,12 @@ class FilesOf:
         for part in self.archive.names(beginning):
             yield _safe(part.removeprefix(beginning)), b"".join(self.archive.read(part))
 
-    def _secrets(self, passphrase: Passphrase) -> Iterator[tuple[str, bytes]]:
+    def _secrets(self, opener: Opener) -> Iterator[tuple[str, bytes]]:
         """The keys, if they are this machine's, and it has none."""
         manifest = self.archive.manifest
         if not self.archive.has(SEALED) or self.node != manifest.node:
             return
-        packed = zipfile.ZipFile(io.BytesIO(passphrase.open(b"".join(self.archive.read(SEALED)), manifest.id)))
+        packed = zipfile.ZipFile(io.BytesIO(opener.open(b"".join(self.archive.read(SEALED)), manifest.id)))
         for name in packed.namelist():
             if not (name.startswith(KEYS) and self._has_keys()):
                 yield _safe(name), packed.read(name)

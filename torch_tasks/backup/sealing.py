@@ -1,12 +1,14 @@
-"""Seals a part of a backup with a passphrase: what is a secret lies in no archive in plain."""
+"""Seals a part of a backup: what is a secret lies in no archive in plain."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+from typing import Protocol
 
-from torch_tasks.errors import BackupDamaged, InvalidRequest, WrongPassphrase
+from torch_tasks.backup.age import BEGINNING as FOR_RECIPIENTS
+from torch_tasks.errors import BackupDamaged, InvalidRequest, SealNotOpened
 from torch_tasks.redaction import protect
 from torch_tasks.signing.ed25519 import decode, encode
 
@@ -17,6 +19,18 @@ _NONCE = 12
 _COST = {"n": 1 << 16, "r": 8, "p": 1}
 """Of scrypt: 64 MiB and a fifth of a second for each guess."""
 _MOST = 1 << 20
+
+
+class Seal(Protocol):
+    """What seals the keys in a backup."""
+
+    def seal(self, data: bytes, about: str) -> bytes: ...
+
+
+class Opener(Protocol):
+    """What opens the keys in a backup."""
+
+    def open(self, sealed: bytes, about: str) -> bytes: ...
 
 
 class Passphrase:
@@ -49,10 +63,12 @@ class Passphrase:
         return _BEGINNING + head + b"\n" + nonce + sealed
 
     def open(self, sealed: bytes, about: str) -> bytes:
-        """The data; :class:`WrongPassphrase` unless they were sealed with this one, and for this."""
+        """The data; :class:`SealNotOpened` unless they were sealed with this one, and for this."""
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+        if sealed.startswith(FOR_RECIPIENTS):
+            raise SealNotOpened("the keys in the backup are sealed for recipients of age: give --identity-file FILE")
         head, _, rest = sealed.removeprefix(_BEGINNING).partition(b"\n")
         try:
             said = json.loads(head)
@@ -65,7 +81,7 @@ class Passphrase:
         try:
             return ChaCha20Poly1305(key).decrypt(rest[:_NONCE], rest[_NONCE:], about.encode() + head)
         except InvalidTag:
-            raise WrongPassphrase("this passphrase does not open the keys in the backup") from None
+            raise SealNotOpened("this passphrase does not open the keys in the backup") from None
 
     def _key(self, salt: bytes, cost: dict[str, int]) -> bytes:
         from cryptography.hazmat.primitives.kdf.scrypt import Scrypt

@@ -7,8 +7,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from torch_tasks.backup.age import Recipients
 from torch_tasks.backup.manifest import Manifest
-from torch_tasks.backup.sealing import Passphrase
+from torch_tasks.backup.sealing import Passphrase, Seal
 from torch_tasks.backup.taking import take
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
@@ -49,9 +50,15 @@ class StandingBackups:
 
     def _take(self) -> Manifest:
         make_folder(self._folder)
-        secret = self._fleet.settings.backup_passphrase_file
         name = f"{_NAME}{datetime.now(UTC):%Y%m%dT%H%M%SZ}{_ENDING}"
-        return take(self._folder / name, self._fleet, Passphrase.in_file(secret) if secret else None)
+        return take(self._folder / name, self._fleet, self._seal())
+
+    def _seal(self) -> Seal | None:
+        settings = self._fleet.settings
+        if settings.backup_recipients:
+            return Recipients(settings.backup_recipients)
+        file = settings.backup_passphrase_file
+        return Passphrase.in_file(file) if file else None
 
     def _kept(self) -> list[Path]:
         """Those that are there, the latest last."""

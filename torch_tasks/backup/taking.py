@@ -19,7 +19,7 @@ from torch_tasks.backup import node_parts
 from torch_tasks.backup.archive import FLEET, ArchiveWriter
 from torch_tasks.backup.machine_files import NamedPath, configuration, read_all, secrets, what_travels
 from torch_tasks.backup.manifest import Manifest, NodePart
-from torch_tasks.backup.sealing import Passphrase
+from torch_tasks.backup.sealing import Seal
 from torch_tasks.broker.connection import connect
 from torch_tasks.caller import CallerKind
 from torch_tasks.errors import BackupIncomplete, BrokerAway
@@ -33,8 +33,8 @@ from torch_tasks.store.fleet_copy import FleetCopy
 BROKER, NODES, SEALED = "broker.jsonl", "nodes/", "sealed"
 
 
-def take(path: Path, of: Fleet, passphrase: Passphrase | None) -> Manifest:
-    """Write a backup of the fleet; without a passphrase, the keys of this machine are not in it."""
+def take(path: Path, of: Fleet, seal: Seal | None) -> Manifest:
+    """Write a backup of the fleet; without a seal, the keys of this machine are not in it."""
     require_own_fleet(of)
     begun, seconds = time.monotonic(), of.client.time()
     manifest = Manifest(
@@ -44,12 +44,12 @@ def take(path: Path, of: Fleet, passphrase: Passphrase | None) -> Manifest:
         node=of.settings.node,
         place=of.settings.broker().place,
         made_at=datetime.fromtimestamp(seconds[0] + seconds[1] / 1e6, UTC),
-        has_keys=passphrase is not None,
+        has_keys=seal is not None,
     )
     with ArchiveWriter(path.absolute()) as archive:
         nodes = _write_nodes(archive, of)
-        if passphrase:
-            sealed = passphrase.seal(_packed(read_all(secrets(of.settings))), manifest.id)
+        if seal:
+            sealed = seal.seal(_packed(read_all(secrets(of.settings))), manifest.id)
             with archive.part(SEALED) as part:
                 part.write(sealed)
         copy = _write_broker(archive, of)

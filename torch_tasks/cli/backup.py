@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from torch_tasks.backup import here
+from torch_tasks.backup.age import Identities, Recipients
 from torch_tasks.backup.here import Only, Restoring
 from torch_tasks.backup.manifest import Manifest
-from torch_tasks.backup.sealing import Passphrase
+from torch_tasks.backup.sealing import Opener, Passphrase, Seal
 from torch_tasks.backup.verifying import verified
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import as_json, as_table, local
@@ -26,6 +27,11 @@ _PASSPHRASE = click.option(
     "--passphrase-file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="A file whose first line is the passphrase of the keys, or /dev/fd/N (default: ask at the terminal).",
+)
+_IDENTITY = click.option(
+    "--identity-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file of age-keygen or ssh-keygen whose key opens the keys, or /dev/fd/N.",
 )
 _WITHOUT = click.option("--without-keys", is_flag=True, help="Leave the keys and other secrets out.")
 _SHOWN = 20
@@ -46,7 +52,7 @@ def backup() -> None:
     """Back up the fleet into a file, say what is in one, and list what came after it.
 
     `torch-tasks backup FILE` writes one while the fleet works: what lies on the broker, what each machine has on its
-    disk, and this machine's keys, sealed with a passphrase.
+    disk, and this machine's keys, sealed with a passphrase or for the owner of a key.
     """
     refuse_in_pane(settings().state, "backup")
 
@@ -54,11 +60,16 @@ def backup() -> None:
 @backup.command()
 @_FILE
 @_PASSPHRASE
+@click.option(
+    "--recipient", "recipients", multiple=True, metavar="KEY", help="Who can open the keys: age1… or an SSH key."
+)
 @_WITHOUT
 @JSON
-def make(file: Path, passphrase_file: Path | None, without_keys: bool, json_wanted: bool) -> None:
+def make(
+    file: Path, passphrase_file: Path | None, recipients: tuple[str, ...], without_keys: bool, json_wanted: bool
+) -> None:
     """Write a backup; the same as `torch-tasks backup FILE`. Exit code 1: a machine is missing in it."""
-    manifest = here.make_backup(file, None if without_keys else _passphrase(passphrase_file, twice=True))
+    manifest = here.make_backup(file, None if without_keys else _seal(passphrase_file, recipients))
     if json_wanted:
         as_json(manifest)
     else:
@@ -113,12 +124,19 @@ def lost(former: str | None, names: tuple[str, ...], json_wanted: bool) -> None:
 @click.command()
 @_FILE
 @_PASSPHRASE
+@_IDENTITY
 @_WITHOUT
 @click.option("--only", type=click.Choice([str(one) for one in Only]), help="Only the broker, or this machine's files.")
 @click.option("--replace", is_flag=True, help="Have it in place of what is there.")
 @JSON
 def restore(
-    file: Path, passphrase_file: Path | None, without_keys: bool, only: str | None, replace: bool, json_wanted: bool
+    file: Path,
+    passphrase_file: Path | None,
+    identity_file: Path | None,
+    without_keys: bool,
+    only: str | None,
+    replace: bool,
+    json_wanted: bool,
 ) -> None:
     """Restore a backup: this machine's files, and what lay on the broker, onto an empty one of any kind.
 
@@ -128,7 +146,7 @@ def restore(
     done = here.restore_here(
         file,
         settings(),
-        passphrase=_passphrase(passphrase_file) if passphrase_file or _may_ask(without_keys, only) else None,
+        opener=_opener(passphrase_file, identity_file, asks=_may_ask(without_keys, only)),
         without_keys=without_keys,
         only=Only(only) if only else None,
         replace=replace,
@@ -154,11 +172,23 @@ def _print_restoring(file: Path, done: Restoring) -> None:
     click.echo("On each machine that lived on and enqueued tasks, run 'torch-tasks backup lost' before agents start.")
 
 
+def _seal(passphrase_file: Path | None, recipients: tuple[str, ...]) -> Seal:
+    if recipients and passphrase_file:
+        raise InvalidRequest("the keys are sealed either with --passphrase-file or for each --recipient, not both")
+    return Recipients(recipients) if recipients else _passphrase(passphrase_file, twice=True)
+
+
+def _opener(passphrase_file: Path | None, identity_file: Path | None, *, asks: bool) -> Opener | None:
+    if identity_file:
+        return Identities.in_file(identity_file)
+    return _passphrase(passphrase_file) if passphrase_file or asks else None
+
+
 def _passphrase(file: Path | None, *, twice: bool = False) -> Passphrase:
     if file:
         return Passphrase.in_file(file)
     if not sys.stdin.isatty():
-        raise InvalidRequest("the keys are sealed with a passphrase: give --passphrase-file FILE, or --without-keys")
+        raise InvalidRequest("how are the keys sealed? Give --passphrase-file FILE, --recipient KEY, or --without-keys")
     asked: Any = click.prompt("Passphrase of the backup", hide_input=True, confirmation_prompt=twice)
     return Passphrase(str(asked))
 

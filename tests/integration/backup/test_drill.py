@@ -14,6 +14,7 @@ import pytest
 from bare_servers import KINDS, BareServer, bare_server
 from machine import Machine
 from nodes import PACE
+from pyrage import x25519
 from waiting import until
 
 NODE = "node-a"
@@ -59,9 +60,8 @@ def fleet_machine(server: BareServer) -> Machine:
 def test_a_fleet_that_is_lost_with_its_disks_goes_on_elsewhere(
     former: BareServer, elsewhere: BareServer, program: Machine, ran: Path, tmp_path: Path
 ) -> None:
-    backup, passphrase = tmp_path / "fleet.backup", tmp_path / "passphrase"
-    passphrase.write_text("correct horse battery\n")
-    secret = ("--passphrase-file", str(passphrase))
+    backup, key, owner = tmp_path / "fleet.backup", tmp_path / "key", x25519.Identity.generate()
+    key.write_text(f"{owner}\n")
     program.env["TORCH_BROKER_URL"] = former.url
 
     def ask(name: str, *words: str) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def test_a_fleet_that_is_lost_with_its_disks_goes_on_elsewhere(
         lost.torch("pause", "dev-1")
         asking = program.start(*ask("ended-later", "--agent", "dev-1", "--wait"))
         until(lambda: "ended-later" in lost.torch("tasks", "--json").stdout, "it is accepted")
-        said = lost.torch("backup", str(backup), *secret, "--json")
+        said = lost.torch("backup", str(backup), "--recipient", str(owner.to_public()), "--json")
         manifest = json.loads(said.stdout)
         assert (manifest["open"], manifest["ended"]) == (2, 1)
         lost.torch("resume", "dev-1")
@@ -90,7 +90,7 @@ def test_a_fleet_that_is_lost_with_its_disks_goes_on_elsewhere(
 
     restored = fleet_machine(elsewhere)
     try:
-        restored.torch("restore", str(backup), *secret)
+        restored.torch("restore", str(backup), "--identity-file", str(key))
         program.env["TORCH_BROKER_URL"] = elsewhere.url
         assert json.loads(program.torch("backup", "lost", "--json").stdout) == {"lost": ["new-unknown"], "sent": []}
         agents = ("--agent", "dev-1:developer", "--agent", "dev-2:developer")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from torch_tasks.backup.sealing import Passphrase
-from torch_tasks.errors import BackupDamaged, InvalidRequest, WrongPassphrase
+from torch_tasks.errors import BackupDamaged, InvalidRequest, SealNotOpened
 
 DATA = b"root key\x00" * 100
 
@@ -16,11 +16,11 @@ def test_it_opens_with_the_same_passphrase_for_the_same_backup() -> None:
     sealed = Passphrase("correct horse battery").seal(DATA, "b1")
     assert b"root key" not in sealed
     assert Passphrase("correct horse battery").open(sealed, "b1") == DATA
-    with pytest.raises(WrongPassphrase):
+    with pytest.raises(SealNotOpened):
         Passphrase("correct horse batterz").open(sealed, "b1")
-    with pytest.raises(WrongPassphrase):
+    with pytest.raises(SealNotOpened):
         Passphrase("correct horse battery").open(sealed, "b2")
-    with pytest.raises(WrongPassphrase):
+    with pytest.raises(SealNotOpened):
         Passphrase("correct horse battery").open(sealed[:-1] + b"\x00", "b1")
 
 
