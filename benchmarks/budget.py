@@ -31,15 +31,16 @@ from torch_tasks.model.fields import now
 from torch_tasks.orchestration.housekeeping import chores
 
 ENQUEUE = "enqueue"
+MANY = "enqueue_many of 100 tasks"
 TASK = "a task from take to end"
 MESSAGE = "a message from send to acknowledged"
 FIRE = "a check-in's fire"
 HEARTBEAT = "a heartbeat"
 IDLE = "an idle agent's minute"
 
-COMMANDS = {ENQUEUE: 12, TASK: 87, MESSAGE: 56, FIRE: 111, HEARTBEAT: 7, IDLE: 180}
+COMMANDS = {ENQUEUE: 12, MANY: 1302, TASK: 87, MESSAGE: 56, FIRE: 111, HEARTBEAT: 7, IDLE: 180}
 """The most commands of each."""
-ROUND_TRIPS = {ENQUEUE: 1, TASK: 17, MESSAGE: 7, FIRE: 19, HEARTBEAT: 1, IDLE: 70}
+ROUND_TRIPS = {ENQUEUE: 1, MANY: 15, TASK: 17, MESSAGE: 7, FIRE: 19, HEARTBEAT: 1, IDLE: 70}
 """The most round trips of each."""
 CONNECTIONS = 8
 """The most connections of an agent."""
@@ -88,6 +89,7 @@ def _acts(stage: Stage, watch: Watch, agent_id: str, times: int) -> Iterator[tup
     nova, info = NovaOrchestrator(), fleet().registry.get_agent(agent_id)
     enqueue = watch.least(times, lambda: stage.torch.enqueue(":", role="nobody"))
     yield ENQUEUE, enqueue
+    yield MANY, watch.least(times, lambda: stage.torch.enqueue_many([{"prompt": ":", "role": "nobody"}] * 100))
     task = watch.least(times, lambda: stage.torch.enqueue(":", agent=agent_id), *_TASK_ENDS)
     yield TASK, task.less(enqueue)
     yield MESSAGE, watch.least(times, lambda: nova.send_message(agent_id, ": look"), _MESSAGE_ENDS)

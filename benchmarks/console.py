@@ -15,6 +15,7 @@ from benchmarks.registry import entered
 from benchmarks.server import served
 from torch_tasks.fleet import fleet
 from torch_tasks.model.task import TaskSpec, TaskState
+from torch_tasks.store.task_outcomes import NewTask
 
 AGENTS, TASKS = 100, 10_000
 GOAL_MS = 100.0
@@ -44,7 +45,7 @@ def _accepted(count: int) -> list[str]:
     specs = [TaskSpec(prompt=f"Look at part {n} of the parser", role="developer") for n in range(count - 1)]
     specs.append(TaskSpec(prompt="Bring it together", after=tuple(one.id for one in specs[:50])))
     for spec in specs:
-        records.accept(spec.id, spec.wire(), f"torch.{spec.role or 'any'}.any")
+        records.accept(NewTask(spec.id, spec.wire(), f"torch.{spec.role or 'any'}.any"))
         if not spec.after and (end := dice.choice(_ENDS)):
             records.move(spec.id, end, note="as the benchmark wants it")
     return [spec.id for spec in specs]
@@ -70,7 +71,7 @@ def _pages(browser: httpx2.Client, server: psutil.Process, tasks: list[str], tim
         took, used = [], cpu_seconds([server])
         for number in range(times):
             spec = TaskSpec(prompt=f"{what} {number}", role="developer")
-            fleet().records.accept(spec.id, spec.wire(), "torch.developer.any")
+            fleet().records.accept(NewTask(spec.id, spec.wire(), "torch.developer.any"))
             took.append(clock(lambda path=path: browser.get(path).raise_for_status()) * 1000)  # type: ignore[misc]
         yield Measure(f"{what}, the server's CPU", (cpu_seconds([server]) - used) / times * 1000, "ms")
         for percent in (50, 95):

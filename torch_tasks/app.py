@@ -124,11 +124,7 @@ class TorchApp(Celery):
         *earlier, asked = args or [{}]
         spec = accepted(asked, task_id, kwargs)
         queue = options.pop("queue", None) or queue_for(spec)
-        options |= {
-            "priority": spec.priority.step,
-            "argsrepr": spec.title,
-            "kwargsrepr": f"{spec.priority}, through {queue}",
-        }
+        options |= {"priority": spec.priority.step, **how_shown(spec, queue)}
         with broker_errors():
             return super().send_task(name, (*earlier, spec.wire()), task_id=spec.id, queue=queue, **options)
 
@@ -141,6 +137,11 @@ def accepted(asked: Any, task_id: str | None = None, fields: Mapping[str, Any] |
     return TaskSpec.of(asked, {**(fields or {}), **({"id": task_id} if task_id else {})}).within(
         settings().prompt_limit_bytes, settings().task_limit_bytes
     )
+
+
+def how_shown(spec: TaskSpec, queue: str) -> dict[str, str]:
+    """What Flower and logs show of the task in the place of its arguments."""
+    return {"argsrepr": spec.title, "kwargsrepr": f"{spec.priority}, through {queue}"}
 
 
 def _places(chosen: Settings) -> dict[str, Any]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
+
+_NAMED = 10
+"""So many things are named in one error at most."""
 
 
 class TorchError(Exception):
@@ -143,6 +148,20 @@ class InvalidTask(WrongUsage):
 
 class TaskIdTaken(InvalidTask):
     """Another task was accepted under this id; it stays as it is."""
+
+
+class PartlyAccepted(TorchError):
+    """Of many tasks some were accepted, which go on, and others not; the text names those."""
+
+    @classmethod
+    def of(cls, count: int, refused: Mapping[str, Exception]) -> Self:
+        """Of so many tasks, these were not accepted, and why."""
+        named = "; ".join(f"{task_id}: {why}" for task_id, why in list(refused.items())[:_NAMED])
+        more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+        return cls(
+            f"{count - len(refused)} of {count} tasks were accepted, and go on; these were not: {named}{more}. Enqueue "
+            "all of them again under the same ids when that is mended: what was accepted is not done twice"
+        )
 
 
 class UnknownFleet(WrongUsage):

@@ -18,7 +18,7 @@ _FIELD_COLUMNS = (Column("FIELD"), wrapped("TYPE", least=12), Column("DEFAULT", 
 
 COMMANDS_OF: dict[str, tuple[str, ...]] = {
     "task.enqueue": ("run",),
-    "task.enqueue_all": ("run --file",),
+    "task.enqueue_many": ("run --file",),
     "task.get": ("task", "run --wait"),
     "task.spooled": ("run",),
     "task.history": ("task",),

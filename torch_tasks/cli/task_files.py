@@ -27,7 +27,7 @@ def run_file(
     """Enqueue the tasks of a file and print their ids; with ``wait``, how each ended instead."""
     if agent_kind:
         fields["skills"] = [*fields.get("skills", ()), agent_kind]
-    tasks = Torch().enqueue_all(read_tasks(path, fields), spool=spool)
+    tasks = Torch().enqueue_many(read_tasks(path, fields), spool=spool)
     if not wait:
         ids = [{"id": task.id} for task in tasks]
         if json_wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Unpack
 
 from torch_tasks.caller import own_desk
@@ -73,14 +73,20 @@ class Torch:
         )
         return Task(self._link.perform(tasks.enqueue, request).id, self._link_of(request))
 
-    def enqueue_all(self, specs: Iterable[TaskSpec], *, spool: bool = False) -> list[Task]:
-        """Hand many tasks to the fleet, all of them or none; they may be ``after`` each other in any order.
+    def enqueue_many(self, asked: Iterable[TaskSpec | Mapping[str, Any] | str], *, spool: bool = False) -> list[Task]:
+        """Hand many tasks to the fleet, all of them or none; returns them in their order.
+
+        Each is a :class:`TaskSpec`, its fields or its prompt; they may be ``after`` each other in any order. This
+        costs one flush to the disk and few round trips to the broker, however many they are.
 
         Raises what :meth:`enqueue` does, and then nothing was enqueued. From the moment in which all are in this
         machine's ledger none is lost: what this process cannot send is sent when the broker is back, or by others.
+        :class:`PartlyAccepted` names those that were not accepted although others were: another process took an id
+        at this moment, or the broker went away and there is no ledger.
         """
-        asked = tasks.EnqueueAll(tasks=tuple(specs), spool=spool, traceparent=surrounding_span())
-        return [Task(one.id, self._link) for one in self._link.perform(tasks.enqueue_all, asked)]
+        specs = tuple(TaskSpec.of(one, {}) for one in asked)
+        request = tasks.EnqueueMany(tasks=specs, spool=spool, traceparent=surrounding_span())
+        return [Task(one.id, self._link) for one in self._link.perform(tasks.enqueue_many, request)]
 
     def _link_of(self, asked: tasks.Enqueue) -> Link:
         """The link on which the task that was asked for is found: its fleet's, if this process may reach that."""

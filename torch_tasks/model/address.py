@@ -11,6 +11,7 @@ from torch_tasks.model.fields import AgentId
 FleetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=48)]
 """What this fleet's settings call another one."""
 _AT = "@"
+_ID: TypeAdapter[str] = TypeAdapter(AgentId)
 
 
 class FarAgent(NamedTuple):
@@ -28,8 +29,8 @@ def far_agent(address: str | None) -> FarAgent | None:
 
 def _checked(address: str) -> str:
     agent_id, at, fleet = address.partition(_AT)
-    checked = TypeAdapter(AgentId).validate_python(agent_id)
-    return f"{checked}{at}{TypeAdapter(AgentId).validate_python(fleet)}" if at else checked
+    checked = _ID.validate_python(agent_id)
+    return f"{checked}{at}{_ID.validate_python(fleet)}" if at else checked
 
 
 Address = Annotated[str, AfterValidator(_checked)]

@@ -97,7 +97,7 @@ def not_blank(hint: str) -> AfterValidator:
 def title_of(text: str) -> str:
     """The first line of a text, short enough for a table, and without secrets."""
     first = redacted(text.strip().splitlines()[0])
-    line = "".join(char if char.isprintable() else " " for char in first)
+    line = first if first.isprintable() else "".join(char if char.isprintable() else " " for char in first)
     return line if len(line) <= _MADE_TITLE else line[: _MADE_TITLE - 1] + "…"
 
 

@@ -10,8 +10,7 @@ from typing import Any, Self
 from celery.result import result_from_tuple
 from pydantic import Field, JsonValue
 
-from torch_tasks.app import RUN, accepted, app
-from torch_tasks.broker.connection import broker_errors
+from torch_tasks.app import RUN, accepted, app, how_shown
 from torch_tasks.errors import NotThroughDesk
 from torch_tasks.model.fields import JsonObject, TaskId
 from torch_tasks.model.reader import read_json, unreadable_if_wrong
@@ -22,8 +21,8 @@ from torch_tasks.operations.operation import WAIT_SECONDS, Access, Request, oper
 from torch_tasks.operations.tasks import AcceptedTask
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
-from torch_tasks.tasks import recovery
-from torch_tasks.tasks.publishing import LedgerProducer, Outgoing
+from torch_tasks.tasks import publishing, recovery
+from torch_tasks.tasks.publishing import Outgoing
 from torch_tasks.tasks.recorded_asker import stamp
 from torch_tasks.tasks.trace_context import carry
 
@@ -64,10 +63,7 @@ def _granting(asked: Publish) -> Right | None:
 @operation("canvas.publish", Right.ENQUEUE, access=Access.WRITE, also=_granting, needs_broker=False)
 def publish(asked: Publish) -> AcceptedTask:
     """Publish a task that Celery made ready in an agent's pane, with all that follows it in its canvas."""
-    outgoing = _outgoing(asked)
-    with broker_errors(), app.producer_or_acquire() as producer:
-        how = {"declare": [app.amqp.queues[outgoing.queue]], "retry": False}
-        LedgerProducer(producer, app, spool=asked.spool).send(outgoing, how)
+    publishing.publish(_outgoing(asked), app, spool=asked.spool, retry=False)
     return AcceptedTask(id=asked.id, spooled=asked.spool and recovery.is_spooled(asked.id))
 
 
@@ -82,7 +78,7 @@ def _outgoing(asked: Publish) -> Outgoing:
     headers = {name: value for name, value in asked.headers.items() if name in _HEADERS}
     stamp(headers)
     carry(headers)
-    headers |= {"task": RUN, "id": spec.id, "argsrepr": spec.title, "kwargsrepr": f"{spec.priority}, through {queue}"}
+    headers |= {"task": RUN, "id": spec.id, **how_shown(spec, queue)}
     options = {
         "exchange": "",
         "routing_key": queue,

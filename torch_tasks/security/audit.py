@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -105,7 +104,8 @@ def records(entries: Iterator[ChainEntry] | None = None) -> Iterator[tuple[Chain
 
 def about(asked: BaseModel) -> str:
     """What a request names, in words: ``task_id 0f3a to dev-2``."""
-    named = ((name, getattr(asked, name, None)) for name in _NAMED)
+    fields = vars(asked)
+    named = ((name, fields.get(name)) for name in _NAMED)
     words = " ".join(f"{name} {value}" for name, value in named if isinstance(value, str) and value)
     return words[:_LONGEST]
 
@@ -116,7 +116,7 @@ def _record(what: str, who: Asker, **fields: Any) -> AuditRecord:
 
 
 def _write(record: AuditRecord, *, durable: bool, must: bool) -> None:
-    value = json.loads(record.model_dump_json(exclude_defaults=True))
+    value = record.model_dump(mode="json", exclude_defaults=True)
     try:
         audit_log().append(value, durable=durable)
     except AuditNotWritten as error:

@@ -4,19 +4,43 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from torch_tasks.caller import CallerKind
 from torch_tasks.errors import BadSignature, SignatureRefused
 from torch_tasks.settings import settings
-from torch_tasks.signing.keyring import keyring
+from torch_tasks.signing.keyring import Identity, Keyring, keyring
 from torch_tasks.signing.signature import Purpose, Signed, sign, verify
 
 log = logging.getLogger(__name__)
 
 DOUBTS: Counter[str] = Counter()
 """How often this process took what it would have refused under ``enforce``, by the name of the error."""
+
+
+_signers: ContextVar[dict[CallerKind | None, Identity] | None] = ContextVar("_signers", default=None)
+
+
+@contextmanager
+def signing_together() -> Iterator[None]:
+    """What is sealed inside is sealed in one breath: with which key is looked up once, and not for each."""
+    token = _signers.set({})
+    try:
+        yield
+    finally:
+        _signers.reset(token)
+
+
+def _signer(keys: Keyring, by: CallerKind | None) -> Identity:
+    known = _signers.get()
+    if known is None:
+        return keys.identity(by)
+    if by not in known:
+        known[by] = keys.identity(by)
+    return known[by]
 
 
 def seal(
@@ -29,7 +53,7 @@ def seal(
     if settings().signing == "off":
         return None
     keys = keyring()
-    return sign(keys, keys.identity(by), purpose, _bytes(text), lasts_seconds, **claims)
+    return sign(keys, _signer(keys, by), purpose, _bytes(text), lasts_seconds, **claims)
 
 
 def checked(

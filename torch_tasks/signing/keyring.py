@@ -213,8 +213,9 @@ class Keyring:
         """
         kind = kind or (CallerKind.PERSON if _is_at_this_machine(caller()) else CallerKind.NODE)
         name = self.node if kind is CallerKind.NODE else OPERATOR
+        self._read_fleet_keys()
         found = self._known_identity(kind, name)
-        if self.may_issue and (found is None or self.needs_renewal(found.certificate)):
+        if (found is None or self._is_to_be_renewed(found.certificate)) and self.may_issue:
             found = self._renew(kind, name)
         if found is None:
             found = next(self.identities(), None)
@@ -229,7 +230,7 @@ class Keyring:
     def _require_valid(self, own: KeyCertificate) -> None:
         which = f"the key of {own.owner} in {self.folder} (serial {own.serial})"
         remedy = "'torch-tasks node join TOKEN', or 'torch-tasks keys issue' on the root's machine, brings a new one"
-        if self.is_revoked(own):
+        if self._is_revoked(own):
             raise KeyRevoked(f"{which} was revoked; {remedy}")
         if own.valid_until < time.time():
             raise KeysUnusable(f"{which} ended {own.ends_at:%Y-%m-%d %H:%M} UTC, and it was not renewed; {remedy}")
@@ -242,9 +243,13 @@ class Keyring:
 
     def needs_renewal(self, certificate: KeyCertificate) -> bool:
         """Whether the certificate ends soon, was revoked, or is of a root that another one has followed."""
+        self._read_fleet_keys()
+        return self._is_to_be_renewed(certificate)
+
+    def _is_to_be_renewed(self, certificate: KeyCertificate) -> bool:
         lasts = certificate.valid_until - certificate.valid_from
         is_ending = certificate.valid_until - time.time() < lasts * RENEWED_AT
-        return is_ending or certificate.issuer != self.fleet_keys.latest.name or self.is_revoked(certificate)
+        return is_ending or certificate.issuer != self._fleet_keys.latest.name or self._is_revoked(certificate)
 
     def rotate(self) -> list[Identity]:
         """Replace the folder's own keys, where its root is; what the former ones signed stays valid."""
@@ -378,7 +383,11 @@ class Keyring:
         return certificate
 
     def is_revoked(self, certificate: KeyCertificate) -> bool:
-        revoked = self.fleet_keys.revoked
+        self._read_fleet_keys()
+        return self._is_revoked(certificate)
+
+    def _is_revoked(self, certificate: KeyCertificate) -> bool:
+        revoked = self._fleet_keys.revoked
         return certificate.serial in revoked or certificate.issuer in revoked
 
     def _read_certificate(self, text: str) -> KeyCertificate:

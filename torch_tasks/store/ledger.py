@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -129,9 +129,9 @@ class Ledger:
         """
         return self._file.flush.do(lambda file: self._write(file, task_id, queue, message))
 
-    def write_all(self, tasks: Iterable[tuple[str, str, str]]) -> None:
-        """:meth:`write` each of these, an id, queue and message, in this order: all of them or none."""
-        self._file.flush.do(lambda file: [self._write(file, *task) for task in tasks])
+    def write_all(self, tasks: Iterable[tuple[str, str, str]]) -> list[RowState | None]:
+        """:meth:`write` each of these, an id, queue and message, in this order, with one flush: all of them or none."""
+        return self._file.flush.do(lambda file: [self._write(file, *task) for task in tasks])
 
     def _write(self, file: sqlite3.Connection, task_id: str, queue: str, message: str) -> RowState | None:
         if self._add(file, task_id, queue, message):
@@ -142,11 +142,15 @@ class Ledger:
 
     def note(self, task_id: str, state: RowState) -> None:
         """Put a row into another state, if that may follow."""
+        self.note_all([task_id], state)
+
+    def note_all(self, task_ids: Iterable[str], state: RowState) -> None:
+        """:meth:`note` it of each of these."""
         with self._file.writing(flushed=False) as file:
-            file.execute(
+            file.executemany(
                 "UPDATE tasks SET state = ?, touched = ?, publisher = NULL "
                 "WHERE broker = ? AND task_id = ? AND state IN (SELECT value FROM json_each(?))",
-                (state, time.time(), self._broker, task_id, _BEFORE[state]),
+                [(state, time.time(), self._broker, task_id, _BEFORE[state]) for task_id in task_ids],
             )
 
     def take_back(self, task_id: str, before: RowState | None, *, forgotten: bool) -> None:
@@ -276,6 +280,15 @@ class Ledger:
         with self._file.reading() as file:
             row = self._find(file, task_id)
         return row.state if row else None
+
+    def states(self, task_ids: Sequence[str]) -> dict[str, RowState]:
+        """The states of those of these tasks that have a row."""
+        with self._file.reading() as file:
+            found = file.execute(
+                "SELECT task_id, state FROM tasks WHERE broker = ? AND task_id IN (SELECT value FROM json_each(?))",
+                (self._broker, json.dumps(task_ids)),
+            )
+            return {task_id: RowState(state) for task_id, state in found}
 
     # ── the broker as it was when it was last reconciled ─────────────────────────────────────────────────────────
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.task import TaskState
+from torch_tasks.transport.joining import Placing
 
 
 class Acceptance(StrEnum):
@@ -17,6 +20,19 @@ class Acceptance(StrEnum):
     """Another task was accepted under this id."""
     UNKNOWN = "unknown"
     """It is to begin after a task that does not exist."""
+
+
+class NewTask(NamedTuple):
+    """A task that is to be accepted."""
+
+    task_id: str
+    wire: Mapping[str, Any]
+    queue: str
+    by: Asker | None = None
+    """Who asked for it; None: who asks now."""
+    trace: str | None = None
+    placing: Placing | None = None
+    """Where its message is to lie, if that goes with it."""
 
 
 class Accepted(NamedTuple):

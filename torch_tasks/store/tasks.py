@@ -43,11 +43,10 @@ from torch_tasks.store.task_fields import (
     fingerprint,
     milliseconds_of,
 )
-from torch_tasks.store.task_outcomes import Acceptance, Accepted, Ownership, Release, Take, Taken
+from torch_tasks.store.task_outcomes import Acceptance, Accepted, NewTask, Ownership, Release, Take, Taken
 from torch_tasks.store.task_reading import TaskReader
 from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, list_of
 from torch_tasks.transport.envelope import readdressed
-from torch_tasks.transport.joining import Placing
 
 _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
 
@@ -75,17 +74,7 @@ class TaskRecords(TaskReader):
         self._settings = settings
         self._keep_seconds = int(settings.result_days * 86400)
 
-    def accept(
-        self,
-        task_id: str,
-        wire: Mapping[str, Any],
-        queue: str,
-        *,
-        by: Asker | None = None,
-        trace: str | None = None,
-        must_know: bool = False,
-        placing: Placing | None = None,
-    ) -> Accepted:
+    def accept(self, task: NewTask, *, must_know: bool = False) -> Accepted:
         """Write the record of a new task and demand its queue; an existing record stays as it is.
 
         In the same step its message is put where it is to lie, or aside while the task waits for others, if it is
@@ -95,9 +84,24 @@ class TaskRecords(TaskReader):
 
         With ``must_know``, nothing is written if the task is to begin after one that does not exist.
         """
+        return _accepted(self._accept(self._client, task, must_know=must_know))
+
+    def accept_all(self, tasks: Iterable[NewTask]) -> list[Accepted | Exception]:
+        """:meth:`accept` each that waits for none that is unknown, in this order and one round trip.
+
+        Returns what became of each, or the error that the broker has answered for it.
+        """
+        with self._client.pipeline(transaction=False) as pipe:
+            for task in tasks:
+                self._accept(pipe, task, must_know=True)
+            answers = pipe.execute(raise_on_error=False)
+        return [answer if isinstance(answer, Exception) else _accepted(answer) for answer in answers]
+
+    def _accept(self, client: redis.Redis, task: NewTask, *, must_know: bool) -> Any:
+        task_id, wire, queue, by, trace, placing = task
         after = wire.get("after", ())
-        outcome, detail, new_queue = SCRIPTS["accept"](
-            self._client,
+        return SCRIPTS["accept"](
+            client,
             record=keys.task_record(task_id),
             all=keys.TASK_STATUS,
             deadlines=keys.DEADLINES,
@@ -118,7 +122,6 @@ class TaskRecords(TaskReader):
             trace=trace,
             keep_seconds=self._keep_seconds,
         )
-        return Accepted(Acceptance(outcome), str(detail), bool(new_queue))
 
     def release(self, record: TaskRecord) -> tuple[Release, str]:
         """Queue a pending task if all that it waited for have succeeded; returns also the one that has not, if so."""
@@ -417,6 +420,11 @@ def _written_by(agent: AgentInfo | None) -> dict[str, str | int]:
 def _changed(task_id: str) -> dict[str, str]:
     """Where a script notes that a task has another state."""
     return {"record": keys.task_record(task_id), "history": keys.task_history(task_id), "notices": keys.NOTICES}
+
+
+def _accepted(answer: Any) -> Accepted:
+    outcome, detail, new_queue = answer
+    return Accepted(Acceptance(outcome), str(detail), bool(new_queue))
 
 
 def _demand(queue: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from torch_tasks.security.decision import note_denial, require
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
 from torch_tasks.store.task_fields import followers
-from torch_tasks.store.task_outcomes import Take
+from torch_tasks.store.task_outcomes import NewTask, Take
 from torch_tasks.system.loops import backoff
 from torch_tasks.tasks import dispatch, set_aside, task_counts
 from torch_tasks.tasks.dispatch import Act, Arrival, Decision, Ending, EndOfTry, Reach
@@ -296,7 +296,7 @@ class Execution:
             )
         self._records.set_aside_unreadable(self._asked.id)
         trace = self._task.request.get(HEADER)
-        self._records.accept(self._asked.id, self._asked.wire(), queue_for(self._asked), trace=trace)
+        self._records.accept(NewTask(self._asked.id, self._asked.wire(), queue_for(self._asked), trace=trace))
         return self._records.get(self._asked.id)
 
     def _reach(self) -> Reach:

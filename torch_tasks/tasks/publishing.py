@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from kombu.serialization import dumps
@@ -16,7 +17,7 @@ from tenacity import Retrying, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import ANNOUNCE_QUEUE, RUN, TorchApp
-from torch_tasks.broker.connection import is_away
+from torch_tasks.broker.connection import broker_errors, is_away
 from torch_tasks.caller import own_desk
 from torch_tasks.errors import (
     BrokerAway,
@@ -32,14 +33,14 @@ from torch_tasks.model.traceparent import HEADER
 from torch_tasks.settings import settings
 from torch_tasks.started_by_name import PUBLISH_AT_DESK, load
 from torch_tasks.store.ledger import Ledger, RowState
-from torch_tasks.store.task_fields import fingerprint, is_same
-from torch_tasks.store.task_outcomes import Acceptance, Accepted
+from torch_tasks.store.task_fields import fingerprint
+from torch_tasks.store.task_outcomes import Acceptance, Accepted, NewTask
 from torch_tasks.tasks import set_aside
 from torch_tasks.tasks.recorded_asker import asker_in, stamp
 from torch_tasks.tasks.trace_context import carry
 from torch_tasks.transport.amqp import LeasedAMQP
 from torch_tasks.transport.deliveries import SET_ASIDE_HEADER
-from torch_tasks.transport.joining import joined
+from torch_tasks.transport.joining import Placing, joined
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,10 @@ _ENVELOPE_BYTES = 16 << 10
 """What a message has beside its body, at most."""
 _HOW = frozenset({"declare", "retry", "retry_policy", "serializer", "timeout", "confirm_timeout"})
 """The options that say how to publish; all others belong to the message."""
+
+
+_KEPT = ("task_id", "queue", "body", "options")
+"""What the ledger keeps of a message."""
 
 
 class Publishing(LeasedAMQP):
@@ -99,7 +104,7 @@ class Outgoing:
     def read(cls, text: str) -> Self:
         return cls(**json.loads(text))
 
-    @property
+    @cached_property
     def wire(self) -> dict[str, Any]:
         """The spec as it travels."""
         *_, wire = json.loads(self.body)[0]
@@ -117,7 +122,7 @@ class Outgoing:
 
     def text(self) -> str:
         """The row that the ledger keeps; :meth:`read` is the inverse."""
-        return str(json.dumps(vars(self)))
+        return str(json.dumps({name: getattr(self, name) for name in _KEPT}))
 
     def accept(self, app: TorchApp, *, must_know: bool = False) -> Accepted:
         """Give the task a record, and announce its queue to the agent workers if it is new."""
@@ -135,10 +140,11 @@ class Outgoing:
             set_aside.settle([self.task_id], fleet())  # what it waits for may have ended meanwhile
         return sent
 
-    def _accept(self, **how: Any) -> Accepted:
+    def _accept(self, *, must_know: bool, placing: Placing | None = None) -> Accepted:
         headers = self.options["headers"]
         by, trace = asker_in(headers), headers.get(HEADER)
-        return fleet().records.accept(self.task_id, self.wire, self.queue, by=by, trace=trace, **how)
+        task = NewTask(self.task_id, self.wire, self.queue, by, trace, placing)
+        return fleet().records.accept(task, must_know=must_know)
 
     def _announced(self, accepted: Accepted, app: TorchApp) -> Accepted:
         if accepted.new_queue:
@@ -154,6 +160,18 @@ class Outgoing:
         sent = producer.publish(self.body, **options)
         set_aside.settle([self.task_id], fleet())  # what it waits for may have ended meanwhile
         return sent
+
+
+def publish(outgoing: Outgoing, app: TorchApp, *, spool: bool, **how: Any) -> None:
+    """Publish a task that was made ready; ``how`` are options that do not belong to its message."""
+    with broker_errors(), app.producer_or_acquire() as producer:
+        LedgerProducer(producer, app, spool=spool).send(outgoing, {**how_published(app, outgoing.queue), **how})
+
+
+def how_published(app: TorchApp, queue: str) -> dict[str, Any]:
+    """How Celery publishes into this queue: declared before, and tried as often as its settings say."""
+    policy = dict(app.conf.task_publish_retry_policy)
+    return {"declare": [app.amqp.queues[queue]], "retry": app.conf.task_publish_retry, "retry_policy": policy}
 
 
 class Collector:
@@ -234,7 +252,7 @@ class LedgerProducer:
                 return _spool(ledger, outgoing, before)
             # With a connection, the records may have accepted it although the answer was lost.
             unheard = not accepted and not (isinstance(error, BrokerUnreachable) and not error.may_have_run)
-            _take_back(ledger, outgoing.task_id, before, accepted, unheard=unheard)
+            take_back(ledger, outgoing.task_id, before, accepted, unheard=unheard)
             raise
         if ledger and not self._in_batch():
             _note(ledger, outgoing.task_id, RowState.PUBLISHED)
@@ -255,10 +273,8 @@ class LedgerProducer:
 
     def _write_to_ledger(self, outgoing: Outgoing) -> tuple[Ledger | None, RowState | None]:
         """Returns the ledger, and the state of the task's row before."""
-        ledger = fleet().ledger
+        ledger = own_ledger(spool=self._spool)
         if ledger is None:
-            if self._spool:
-                raise LedgerOff("a task cannot be spooled while TORCH_LEDGER=false; unset it, or enqueue without spool")
             return None, None
         try:
             before = ledger.write(outgoing.task_id, outgoing.queue, outgoing.text())
@@ -275,42 +291,22 @@ class LedgerProducer:
         return getattr(getattr(self._producer, "_batch_local", None), "current", None) is not None
 
 
-def accept_all(tasks: Sequence[Outgoing], *, spool: bool) -> None:
-    """Note all of these tasks in the ledger, in one step; from then on recovery publishes what its sender does not.
-
-    Raises what publishing one of them would, as far as can be known before, and then nothing is noted.
-    """
-    of, ledger = fleet(), fleet().ledger
-    ids = {task.task_id for task in tasks}
-    awaited = sorted({one for task in tasks for one in task.wire.get("after", ())} - ids)
-    try:
-        of.room.require()
-        for task, account in zip(tasks, of.records.accounts(task.task_id for task in tasks), strict=True):
-            if account and not is_same(account, task.wire):
-                raise _id_taken(task.task_id)
-        unknown = {one for one, found in zip(awaited, of.records.outlines(awaited), strict=True) if not found}
-    except BrokerUnreachable:
-        if not spool or ledger is None:
-            raise
-        unknown = {one for one in awaited if ledger.state(one) is None}
-    for task in tasks:
-        for one in task.wire.get("after", ()):
-            if one in unknown:
-                raise _unknown(task.task_id, one)
-        if ledger and _is_another(ledger, task, ledger.state(task.task_id)):
-            raise _id_taken(task.task_id)
-    if ledger:
-        ledger.write_all((task.task_id, task.queue, task.text()) for task in tasks)
+def own_ledger(*, spool: bool) -> Ledger | None:
+    """This machine's ledger; None if it is turned off, and :class:`LedgerOff` if a task is to be spooled then."""
+    ledger = fleet().ledger
+    if ledger is None and spool:
+        raise LedgerOff("a task cannot be spooled while TORCH_LEDGER=false; unset it, or enqueue without spool")
+    return ledger
 
 
 def _refuse_another(ledger: Ledger, outgoing: Outgoing, before: RowState | None) -> None:
     """Raise :class:`TaskIdTaken` if this machine enqueued another task under the id that has not ended yet."""
-    if _is_another(ledger, outgoing, before):
+    if is_another(ledger, outgoing, before):
         ledger.take_back(outgoing.task_id, before, forgotten=False)
-        raise _id_taken(outgoing.task_id)
+        raise id_taken(outgoing.task_id)
 
 
-def _is_another(ledger: Ledger, outgoing: Outgoing, known: RowState | None) -> bool:
+def is_another(ledger: Ledger, outgoing: Outgoing, known: RowState | None) -> bool:
     if known in (None, RowState.CLOSED, RowState.WITHDRAWN):
         return False
     text = ledger.message_of(outgoing.task_id)
@@ -322,32 +318,37 @@ def _spool(ledger: Ledger, outgoing: Outgoing, before: RowState | None) -> None:
     for task_id in outgoing.wire.get("after", ()):
         if ledger.state(task_id) is None:
             ledger.take_back(outgoing.task_id, before, forgotten=False)
-            raise _unknown(outgoing.task_id, task_id)
+            raise unknown_dependency(outgoing.task_id, task_id)
     _note(ledger, outgoing.task_id, RowState.SPOOLED)
 
 
-def _require_accepted(task_id: str, accepted: Accepted) -> None:
+def refusal(task_id: str, accepted: Accepted) -> InvalidTask | None:
+    """Why the records have not accepted a task; None if they have."""
     if accepted.outcome is Acceptance.OTHER:
-        raise _id_taken(task_id)
-    if accepted.outcome is Acceptance.UNKNOWN:
-        raise _unknown(task_id, accepted.detail)
+        return id_taken(task_id)
+    return unknown_dependency(task_id, accepted.detail) if accepted.outcome is Acceptance.UNKNOWN else None
 
 
-def _unknown(task_id: str, awaited: str) -> UnknownDependency:
+def _require_accepted(task_id: str, accepted: Accepted) -> None:
+    if why := refusal(task_id, accepted):
+        raise why
+
+
+def unknown_dependency(task_id: str, awaited: str) -> UnknownDependency:
     return UnknownDependency(
         f"task {task_id} is to begin after {awaited}, and there is no such task; 'torch-tasks tasks' lists those that "
         "there are"
     )
 
 
-def _id_taken(task_id: str) -> TaskIdTaken:
+def id_taken(task_id: str) -> TaskIdTaken:
     return TaskIdTaken(
         f"task {task_id} was accepted before with another spec, and stays as it is; 'torch-tasks task {task_id}' shows "
         "it; give this one another id, or none"
     )
 
 
-def _take_back(
+def take_back(
     ledger: Ledger | None, task_id: str, before: RowState | None, accepted: Sequence[Accepted], *, unheard: bool
 ) -> None:
     """Remove a task from broker and ledger, because its sender gets an error."""

@@ -112,7 +112,8 @@ def _enqueued_here() -> EnqueuedTasks | None:
     ledger = fleet().ledger
     if ledger is None or not ledger.exists():
         return None
-    for place in former_places(settings().state.broker_moved, settings().broker()):
+    moved = settings().state.broker_moved
+    for place in former_places(moved, settings().broker()) if moved.exists() else ():
         ledger.adopt(place)
     return _tasks_in(ledger)
 

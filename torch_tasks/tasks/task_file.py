@@ -58,7 +58,10 @@ def read_tasks(path: Path, defaults: Mapping[str, Any]) -> list[TaskSpec]:
 
 def in_order(specs: Sequence[TaskSpec]) -> list[TaskSpec]:
     """These tasks, each behind those of them that it is to begin after; :class:`InvalidTask` names a circle."""
-    known = {spec.id: spec for spec in specs}
+    known: dict[str, TaskSpec] = {}
+    for spec in specs:
+        if known.setdefault(spec.id, spec) != spec:
+            raise InvalidTask(f"two of these tasks have the id {spec.id}; nothing was enqueued")
     done: dict[str, TaskSpec] = {}
     for spec in specs:
         way = {spec.id: spec}  # from a task to one that it waits for, and so on

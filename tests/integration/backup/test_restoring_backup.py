@@ -45,7 +45,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareServer]:
         with client_of(server, tmp_path_factory.mktemp("source")) as torch:  # type: ignore[arg-type]
             torch.enqueue("true", agent="nobody", id="ended")
             torch.task("ended").cancel()
-            torch.enqueue_all([{"prompt": "true", "agent": "nobody", "id": f"t{one}"} for one in range(TASKS)])
+            torch.enqueue_many([{"prompt": "true", "agent": "nobody", "id": f"t{one}"} for one in range(TASKS)])
             server.client.hset(keys.AGENT_INCARNATION, "nobody", 7)
         yield server
 

@@ -15,6 +15,7 @@ from torch_tasks.model.budget import Charge
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, TaskSpec
 from torch_tasks.orchestration.notifying import marks
+from torch_tasks.store.task_outcomes import NewTask
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def ask(agent: AgentInfo, task_id: str, text: str) -> None:
 def begin(agent: AgentInfo, task_id: str) -> None:
     """The agent has begun with the task."""
     records, spec = fleet().records, TaskSpec(id=task_id, prompt="push it", agent=agent.agent_id)
-    records.accept(task_id, spec.model_dump(mode="json"), f"torch.agent.{agent.agent_id}")
+    records.accept(NewTask(task_id, spec.model_dump(mode="json"), f"torch.agent.{agent.agent_id}"))
     records.take(task_id, agent)
     records.move(task_id, TaskState.RUNNING, by=agent)
 

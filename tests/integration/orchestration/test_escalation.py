@@ -24,6 +24,7 @@ from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, TaskSpec, TaskState
 from torch_tasks.monitoring import SystemMonitor
+from torch_tasks.store.task_outcomes import NewTask
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def enter(agent_id: str, role: str, **fields: Any) -> AgentInfo:
 def ask(agent: AgentInfo, task_id: str) -> None:
     """The agent's task waits for a decision."""
     records, spec = fleet().records, TaskSpec(id=task_id, prompt="push it", agent=agent.agent_id)
-    records.accept(task_id, spec.model_dump(mode="json"), f"torch.agent.{agent.agent_id}")
+    records.accept(NewTask(task_id, spec.model_dump(mode="json"), f"torch.agent.{agent.agent_id}"))
     records.take(task_id, agent)
     records.move(task_id, TaskState.RUNNING, by=agent)
     question = Question(text="May I push?", choices=("yes", "no")).model_dump_json()

@@ -55,7 +55,7 @@ def test_a_key_makes_two_requests_one(client: httpx2.Client, torch: Torch) -> No
 
 def test_a_key_makes_many_tasks_once(client: httpx2.Client, torch: Torch) -> None:
     key, body = {"Idempotency-Key": "orders"}, {"tasks": [{"prompt": "first of two"}, {"prompt": "second of two"}]}
-    replies = [client.post("/api/v1/task.enqueue_all", json=body, headers=key).json() for _ in range(2)]
+    replies = [client.post("/api/v1/task.enqueue_many", json=body, headers=key).json() for _ in range(2)]
     assert replies[0] == replies[1]
     assert sorted(one.spec.prompt for one in torch.tasks() if "of two" in one.spec.prompt) == [
         "first of two", "second of two",

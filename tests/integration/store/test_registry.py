@@ -22,6 +22,7 @@ from torch_tasks.model.task import Failure, FailureKind, TaskResult, TaskState
 from torch_tasks.orchestration import AgentRegistry
 from torch_tasks.orchestration.housekeeping import run_housekeeping
 from torch_tasks.store.agents import AgentRecords
+from torch_tasks.store.task_outcomes import NewTask
 from torch_tasks.transport.deliveries import list_of
 
 
@@ -55,7 +56,7 @@ def ids(found: list[AgentInfo]) -> list[str]:
 def end_task(task_id: str, by: AgentInfo, failure: FailureKind | None = None) -> None:
     """A task that this agent took, began and ended."""
     records, registry = fleet().records, fleet().registry
-    records.accept(task_id, {"id": task_id, "prompt": "true"}, "torch.any.any")
+    records.accept(NewTask(task_id, {"id": task_id, "prompt": "true"}, "torch.any.any"))
     records.take(task_id, by)
     registry.heartbeat(by.model_copy(update={"current_task": task_id}))
     records.move(task_id, TaskState.RUNNING, by=by)

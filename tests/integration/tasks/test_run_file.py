@@ -87,27 +87,52 @@ def test_a_file_takes_no_prompt_and_no_id_beside_it(tmp_path: Path, words: list[
     assert "Missing argument 'PROMPT" in command("run", code=2)
 
 
-@pytest.mark.parametrize("number", [0, 1, 3, 4])
-def test_an_enqueuer_killed_in_the_middle_has_enqueued_all_or_none(torch: Torch, empty: None, number: int) -> None:
+ALL, NONE = True, False
+DEATHS = {
+    "before anything is noted": (NONE, "Ledger.write_all = at(0)"),
+    "in the middle of the ledger's transaction": (NONE, "Ledger._write = at(2, Ledger._write)"),
+    "when all are noted": (ALL, "batch.Batch._send_all = at(0)"),
+    "before the first is sent": (ALL, "TaskRecords.accept_all = at(0)"),
+    "between two round trips": (ALL, "TaskRecords.accept_all = at(1, TaskRecords.accept_all)"),
+    "when the last is sent": (ALL, "TaskRecords.accept_all = after(2, TaskRecords.accept_all)"),
+    "when some are noted as sent": (ALL, "batch.Batch._note = after(1, batch.Batch._note)"),
+    "when all are noted as sent": (ALL, "batch.Batch._release_early = at(0)"),
+    "never": (ALL, ""),
+}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_an_enqueuer_killed_between_any_two_steps_has_enqueued_all_or_none(
+    torch: Torch, empty: None, death: str
+) -> None:
+    is_noted, where = DEATHS[death]
     client = start_client(
         "import os, signal\n"
-        "from torch_tasks import TaskSpec\n"
-        "from torch_tasks.tasks import publishing\n"
         "from torch_tasks.store.ledger import Ledger\n"
-        "count, publish, write = [0], publishing.Outgoing.accept_and_publish, Ledger._write\n"
-        "def die(*args, **options):\n"
-        f"    if count[0] == {number}: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    count[0] += 1\n"
-        f"    return {'write' if number == 3 else 'publish'}(*args, **options)\n"
-        f"{'Ledger._write' if number == 3 else 'publishing.Outgoing.accept_and_publish'} = die\n"
-        "specs = [TaskSpec(id=f't{n}', prompt='true', agent='nobody', after=[f't{n + 1}'] if n < 3 else [])\n"
-        "         for n in range(4)]\n"
-        "torch.enqueue_all(specs)\n"
+        "from torch_tasks.store.tasks import TaskRecords\n"
+        "from torch_tasks.tasks import batch\n"
+        "batch.CHUNK, count = 2, [0]\n"
+        "def die(): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "def at(number, do=None):\n"
+        "    def step(*args, **options):\n"
+        "        if count[0] == number: die()\n"
+        "        count[0] += 1\n"
+        "        return do(*args, **options)\n"
+        "    return step\n"
+        "def after(number, do):\n"
+        "    def step(*args, **options):\n"
+        "        done = do(*args, **options)\n"
+        "        count[0] += 1\n"
+        "        return die() if count[0] == number else done\n"
+        "    return step\n"
+        f"{where}\n"
+        "def asked(n): return {'id': f't{n}', 'prompt': 'true', 'agent': 'nobody', 'after': [f't{n + 1}'] * (n < 3)}\n"
+        "torch.enqueue_many(map(asked, range(4)))\n"
     )
     client.communicate(timeout=60)
-    assert client.returncode == (0 if number == 4 else -9)
+    assert client.returncode == (0 if death == "never" else -9)
 
-    expected = {} if number == 3 else {"t3": "queued", **dict.fromkeys(("t0", "t1", "t2"), "pending")}
+    expected = {"t3": "queued", **dict.fromkeys(("t0", "t1", "t2"), "pending")} if is_noted else {}
 
     def is_sent() -> bool:
         recovery.settle()
@@ -121,13 +146,13 @@ def test_an_enqueuer_killed_in_the_middle_has_enqueued_all_or_none(torch: Torch,
 
 def test_the_same_tasks_again_are_the_same_tasks(torch: Torch, empty: None) -> None:
     specs = [TaskSpec(id="one", prompt="true", agent="nobody"), TaskSpec(id="two", prompt="true", after=["one"])]
-    assert [task.id for task in torch.enqueue_all(specs)] == [task.id for task in torch.enqueue_all(specs)]
+    assert [task.id for task in torch.enqueue_many(specs)] == [task.id for task in torch.enqueue_many(specs)]
     assert {record.spec.id: record.state for record in torch.tasks()} == {
         "one": TaskState.QUEUED,
         "two": TaskState.PENDING,
     }
     with pytest.raises(TaskIdTaken, match="task two"):
-        torch.enqueue_all([TaskSpec(id="new", prompt="true"), TaskSpec(id="two", prompt="false")])
+        torch.enqueue_many([TaskSpec(id="new", prompt="true"), TaskSpec(id="two", prompt="false")])
     assert fleet().records.find("new") is None
 
 
