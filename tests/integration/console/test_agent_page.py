@@ -229,7 +229,7 @@ def test_two_persons_do_not_have_one_terminal(mine: Window, browser: Chromium, s
 
 def test_a_task_that_runs_is_not_disturbed(window: Window, torch: Torch) -> None:
     task = torch.enqueue("read -r line; echo got-$line", agent=AGENT)
-    expect(window.page.locator("#steps")).to_contain_text(task.id)
+    expect(window.page.locator(f'#steps a[href="/tasks/{task.id}"]').first).to_be_visible()
     window.page.get_by_role("button", name="Take over").click()
     window.page.get_by_label("Line").fill("by-hand")
     window.page.get_by_role("button", name="Type it, and Enter").click()

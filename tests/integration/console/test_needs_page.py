@@ -126,6 +126,7 @@ def test_tasks_that_nobody_serves_get_an_agent_from_the_form_that_is_filled_in(w
     task = torch.enqueue("echo served", role="writer", skills=["prose"])
     lost = page.locator(".card", has_text="no live agent serves writer+prose")
     expect(lost).to_be_visible(timeout=4 * SOON_MS)
+    expect(lost).to_contain_text("An agent of the role writer, with prose, would serve them.")
     lost.get_by_text("Spawn an agent that serves them").click()
     expect(lost.get_by_label("Role")).to_have_value("writer")
     expect(lost.get_by_label("Skills")).to_have_value("prose")

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from cronsim import CronSim
+
 from torch_tasks.checkins.times import AGAIN, ONCE
-from torch_tasks.model.checkin import Busy, CheckinState, Misfire
+from torch_tasks.model.checkin import Busy, CheckinState, Cron, Misfire, Schedule
+from torch_tasks.model.fields import now
 from torch_tasks.server.console.page import NAMES_SECONDS, ConsolePage, Visit
 
 _TIMES = f"{ONCE}; or, again and again, {AGAIN}"
 _FIRES = 100
+_BUSY = {
+    Busy.IDLE: "it waits until that has ended",
+    Busy.NOW: "it comes all the same",
+    Busy.SKIP: "it is left out",
+}
+_MISFIRES = {
+    Misfire.ONCE: "the latest comes, late",
+    Misfire.SKIP: "they are left out",
+    Misfire.ALL: "each comes, late",
+}
 
 
 def gather_agenda(visit: Visit) -> dict[str, Any]:
@@ -38,10 +51,18 @@ def _form(visit: Visit) -> dict[str, Any]:
         "agents": [one.agent_id for one in agents],
         "roles": sorted({one.role for one in agents}),
         "times": _TIMES,
-        "busy": list(Busy),
-        "misfires": list(Misfire),
+        "times_of": times_of,
+        "busy": _BUSY,
+        "misfires": _MISFIRES,
     }
 
 
+def times_of(schedule: Schedule) -> str:
+    """When it comes up, for who does not read lines of cron."""
+    if isinstance(schedule, Cron):
+        return f"{CronSim(schedule.expression, now()).explain()}, {schedule.timezone}"
+    return str(schedule)
+
+
 AGENDA = ConsolePage("agenda", "/time", "Time", gather_agenda, in_menu=True)
-CHECKIN = ConsolePage("checkin", "/time/{id}", "Check-in", gather_one)
+CHECKIN = ConsolePage("checkin", "/time/{id}", "Check-in", gather_one, under="agenda")

@@ -34,6 +34,7 @@ def gather(visit: Visit) -> dict[str, Any]:
     agent_id = visit.path["agent_id"]
     info = visit.ask("agent.get", agent_id=agent_id)
     can_read = visit.may("message.inbox", party=agent_id)
+    tasks = visit.ask_together("task.board", agent=agent_id, limit=_TASKS_SHOWN).rows
     return {
         "agent": info,
         "kept": _kept(visit, info),
@@ -46,7 +47,8 @@ def gather(visit: Visit) -> dict[str, Any]:
         "can_send": visit.may("message.send"),
         "can_read": can_read,
         "inbox": visit.ask("message.inbox", party=agent_id) if can_read else [],
-        "tasks": visit.ask_together("task.board", agent=agent_id, limit=_TASKS_SHOWN).rows,
+        "tasks": tasks,
+        "titles": {one.id: one.title for one in tasks},
         "steps": visit.ask_together("agent.lately", agent_id=agent_id, limit=_STEPS_SHOWN),
         "checkins": [one for one in visit.ask_together("checkin.list") if _is_for(one, info)],
         "evidence": _evidence(visit, agent_id) if "explain" in visit.query else None,
@@ -92,5 +94,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-AGENT = ConsolePage("agent", "/agents/{agent_id}", "Agent", gather)
-ABOVE = ConsolePage("above", "/agents/{agent_id}/above", "Above the screen", gather_above, Right.WATCH, news="")
+AGENT = ConsolePage("agent", "/agents/{agent_id}", "Agent", gather, under="fleet")
+ABOVE = ConsolePage(
+    "above", "/agents/{agent_id}/above", "Above the screen", gather_above, Right.WATCH, news="", under="fleet"
+)

@@ -83,5 +83,7 @@ class ConsolePage:
     news: str = "tasks,agents,questions"
     """The kinds of events after which an open page asks for its content again; empty: it never does."""
     in_menu: bool = False
+    under: str = ""
+    """The page of the menu from which people come to it, and to which they go back."""
     form_of: str = ""
     """The operation whose form the page is: if that is refused, the page shows why, with what was typed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,6 +19,7 @@ from torch_tasks.visible_text import one_line, visible
 
 NOTHING = "\N{EN DASH}"
 """Stands where there is no value."""
+_ENDS = re.compile("[\r\n\t]")
 
 
 class Templates:
@@ -32,7 +34,7 @@ class Templates:
             lstrip_blocks=True,
             finalize=_shown,
         )
-        self._environment.filters.update(when=when, ago=ago, size=size, seconds=describe_duration, line=one_line)
+        self._environment.filters.update(when=when, ago=ago, size=size, seconds=describe_duration, line=line)
         self._environment.filters.update(markdown=markdown.drawn)
         self._environment.globals.update(once=lambda: secrets.token_urlsafe(16), longest_drawn=markdown.LONGEST)
 
@@ -58,6 +60,11 @@ def ago(moment: datetime | None) -> Markup | str:
         return NOTHING
     seconds = max(0.0, (now() - moment).total_seconds())
     return Markup(f'<time datetime="{moment.isoformat()}" data-ago>{describe_duration(seconds)} ago</time>')  # noqa: S704
+
+
+def line(text: str, longest: int) -> str:
+    """The beginning of the text as one line: a browser takes the end of a line for a space, too."""
+    return one_line(_ENDS.sub(" ", text[: longest + 1]), longest)
 
 
 def _shown(value: Any) -> Any:

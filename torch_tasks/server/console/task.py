@@ -93,4 +93,4 @@ def timeline(record: TaskRecord, history: Sequence[HistoryEntry]) -> Iterator[Ti
         yield TimelineStep(entry, str(what).replace("_", " "), _WORDS[what], evidence)
 
 
-TASK = ConsolePage("task", "/tasks/{task_id}", "Task", gather)
+TASK = ConsolePage("task", "/tasks/{task_id}", "Task", gather, under="board")

@@ -32,4 +32,4 @@ def coloured(changes: TaskDiff) -> Iterator[tuple[str, str]]:
         yield next((kind for begins, kind in _KINDS if line.startswith(begins)), "same"), line
 
 
-CHANGES = ConsolePage("changes", "/tasks/{task_id}/diff", "Changes of a task", gather, news="")
+CHANGES = ConsolePage("changes", "/tasks/{task_id}/diff", "Changes of a task", gather, news="", under="board")

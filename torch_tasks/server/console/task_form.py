@@ -45,4 +45,4 @@ def _all(words: Iterable[str]) -> list[str]:
     return sorted(set(words))
 
 
-ENQUEUE = ConsolePage("enqueue", "/enqueue", "New task", gather, news="", form_of="task.enqueue")
+ENQUEUE = ConsolePage("enqueue", "/enqueue", "New task", gather, news="", under="board", form_of="task.enqueue")

@@ -29,4 +29,4 @@ def texts_of(record: TaskRecord) -> dict[str, str]:
     return texts
 
 
-TEXTS = ConsolePage("text", "/tasks/{task_id}/{text}", "Text of a task", gather, news="")
+TEXTS = ConsolePage("text", "/tasks/{task_id}/{text}", "Text of a task", gather, news="", under="board")

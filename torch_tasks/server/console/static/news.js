@@ -64,7 +64,7 @@ async function refresh(content) {
     showTimes(fresh.content);
     morph(content, fresh.content);
     document.dispatchEvent(new CustomEvent("torch-shown"));
-    if (isNew) document.querySelector("#asked input, #asked select")?.focus({ preventScroll: true });
+    if (isNew) showAsked();
   } catch {
     // the stream of events says that the server is away, and when it is back
   } finally {
@@ -72,6 +72,12 @@ async function refresh(content) {
   }
   if (isElsewhere) return refresh(content);
   if (happened > asked - SETTLE_MS) plan(content); // what was shown may be from before
+}
+
+/** What is asked before something is done: in view, with the focus in it. */
+function showAsked() {
+  document.querySelector("#asked input, #asked select")?.focus({ preventScroll: true });
+  document.getElementById("asked")?.scrollIntoView({ block: "nearest" });
 }
 
 function say(text) {
