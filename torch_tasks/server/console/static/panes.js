@@ -7,6 +7,7 @@ const BELOW = 8; // pixels between the newest line and the end of what is seen
 const inView = new Set();
 const known = new WeakSet();
 const left = new WeakSet(); // from whose newest line a person has scrolled up
+const shownAt = new WeakMap(); // how far each was scrolled here
 const looking = new IntersectionObserver((seen) => {
   for (const one of seen) one.isIntersecting ? inView.add(one.target) : inView.delete(one.target);
   follow();
@@ -28,7 +29,7 @@ function find() {
     looking.observe(one);
     if (isSmall(one) || known.has(one)) continue; // a small one holds the last rows alone
     known.add(one);
-    one.addEventListener("scroll", () => (one.scrollTop < newest(one) - NEAR ? left.add(one) : left.delete(one)));
+    one.addEventListener("scroll", () => noteScroll(one));
     resized.observe(one);
   }
   follow();
@@ -62,24 +63,31 @@ function draw(pane, { columns, count, rows, trouble }) {
     screen.append(row);
   }
   for (const [at, html] of Object.entries(rows)) screen.children[at].innerHTML = html; // escaped by the server
-  if (!isSmall(pane) && !left.has(pane)) showNewest(pane);
   pane.classList.toggle("stale", trouble !== "");
   let note = pane.querySelector(":scope > .trouble");
-  if (!trouble) return note?.remove();
-  if (!note) pane.prepend((note = Object.assign(document.createElement("p"), { className: "trouble" })));
-  note.textContent = trouble;
+  if (!trouble) note?.remove();
+  else if (!note) pane.prepend((note = Object.assign(document.createElement("p"), { className: "trouble" })));
+  if (trouble) note.textContent = trouble;
+  if (!isSmall(pane) && !left.has(pane)) showNewest(pane);
 }
 
 function showNewest(pane) {
   pane.scrollTop = newest(pane);
+  shownAt.set(pane, pane.scrollTop);
 }
 
-/** How far it is scrolled when it ends with the last row that has something in it, and shows the cursor, too. */
+function noteScroll(pane) {
+  if (pane.scrollTop === shownAt.get(pane)) return; // nobody's doing but this page's, whatever has changed since
+  if (pane.scrollTop < newest(pane) - NEAR) left.add(pane);
+  else left.delete(pane);
+}
+
+/** How far it is scrolled when it ends with the last row that has something in it; who types sees the cursor, too. */
 function newest(pane) {
   const above = pane.getBoundingClientRect().top + pane.clientTop - pane.scrollTop;
   const rows = [...pane.querySelectorAll(":scope > .screen > .row")];
   const last = rows.findLast((row) => row.textContent.trim() || row.querySelector(".cursor"));
-  const cursor = pane.querySelector(".cursor");
+  const cursor = pane.matches("[data-typing] :focus") ? pane.querySelector(".cursor") : null;
   const end = last ? last.getBoundingClientRect().bottom - above + BELOW - pane.clientHeight : 0;
   const least = cursor ? cursor.getBoundingClientRect().top - above : end;
   return Math.max(0, Math.min(end, least, pane.scrollHeight - pane.clientHeight));
