@@ -38,9 +38,9 @@ FIRE = "a check-in's fire"
 HEARTBEAT = "a heartbeat"
 IDLE = "an idle agent's minute"
 
-COMMANDS = {ENQUEUE: 12, MANY: 1302, TASK: 87, MESSAGE: 56, FIRE: 111, HEARTBEAT: 7, IDLE: 180}
+COMMANDS = {ENQUEUE: 12, MANY: 1203, TASK: 87, MESSAGE: 56, FIRE: 111, HEARTBEAT: 7, IDLE: 180}
 """The most commands of each."""
-ROUND_TRIPS = {ENQUEUE: 1, MANY: 15, TASK: 17, MESSAGE: 7, FIRE: 19, HEARTBEAT: 1, IDLE: 70}
+ROUND_TRIPS = {ENQUEUE: 1, MANY: 14, TASK: 17, MESSAGE: 7, FIRE: 19, HEARTBEAT: 1, IDLE: 70}
 """The most round trips of each."""
 CONNECTIONS = 8
 """The most connections of an agent."""

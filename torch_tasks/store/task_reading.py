@@ -108,6 +108,11 @@ class TaskReader(ABC):
     def state(self, task_id: str) -> TaskState | None:
         return state_of(self._client.hget(keys.task_record(task_id), "state"))
 
+    def known(self, task_ids: Sequence[str]) -> list[str]:
+        """Those of these that are among all tasks, by one command; a record that has expired may still be counted."""
+        scores = self._client.zmscore(keys.TASK_STATUS, list(task_ids)) if task_ids else []
+        return [task_id for task_id, score in zip(task_ids, scores, strict=True) if score is not None]
+
     def outlines(self, task_ids: Iterable[str]) -> list[Outline | None]:
         """How far these tasks are, in their order; None where there is no record."""
         with self._client.pipeline(transaction=False) as pipe:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 from torch_tasks.app import ANNOUNCE_QUEUE, RUN, TorchApp, accepted, how_shown
 from torch_tasks.broker.connection import broker_errors, is_away
+from torch_tasks.caller import acting_as, caller
 from torch_tasks.errors import BrokerUnreachable, InvalidTask, LedgerUnusable, PartlyAccepted
 from torch_tasks.fleet import fleet
 from torch_tasks.model.routing import queue_for
@@ -42,16 +43,18 @@ def made_ready(specs: Sequence[TaskSpec], app: TorchApp, traceparent: str | None
     ready: list[Outgoing] = []
     parent = app.current_worker_task
     family = {"root_id": parent.request.root_id or parent.request.id, "parent_id": parent.request.id} if parent else {}
-    for spec in specs:
-        accepted(spec)
-        queue = queue_for(spec)
-        message = app.amqp.create_task_message(
-            spec.id, RUN, (spec.wire(),), {}, reply_to=app.thread_oid, **how_shown(spec, queue), **family
-        )
-        headers = {HEADER: traceparent} if traceparent else None
-        app.amqp.send_task_message(
-            None, RUN, message, queue=queue, priority=spec.priority.step, headers=headers, into=ready
-        )
+    who = caller()
+    with nullcontext() if who.agent else acting_as(who):  # who asks is looked up once, and not for each
+        for spec in specs:
+            accepted(spec)
+            queue = queue_for(spec)
+            message = app.amqp.create_task_message(
+                spec.id, RUN, (spec.wire(),), {}, reply_to=app.thread_oid, **how_shown(spec, queue), **family
+            )
+            headers = {HEADER: traceparent} if traceparent else None
+            app.amqp.send_task_message(
+                None, RUN, message, queue=queue, priority=spec.priority.step, headers=headers, into=ready
+            )
     return ready
 
 
@@ -108,9 +111,10 @@ class Batch:
         of = fleet()
         try:
             of.room.require()
-            accounts = of.records.accounts(task.task_id for task in self._tasks)
-            for task, account in zip(self._tasks, accounts, strict=True):
-                if account and not is_same(account, task.wire):
+            known = of.records.known([task.task_id for task in self._tasks])
+            accounts = dict(zip(known, of.records.accounts(known), strict=True)) if known else {}
+            for task in self._tasks:
+                if (account := accounts.get(task.task_id)) and not is_same(account, task.wire):
                     raise id_taken(task.task_id)
             return {one for one, found in zip(awaited, of.records.outlines(awaited), strict=True) if not found}
         except BrokerUnreachable:
