@@ -19,9 +19,10 @@ from typing import BinaryIO
 
 import pytest
 
+from torch_tasks.system.files import make_folder
 from torch_tasks.system.processes import Child, Files
 from torch_tasks.system.surroundings import surroundings
-from torch_tasks.system.warm_start import PYTHON, WarmParent
+from torch_tasks.system.warm_start import PYTHON, SOCKET, WarmParent
 
 _GRACE_SECONDS = 5.0
 _GONE = -signal.SIGKILL
@@ -80,26 +81,44 @@ class _Parents:
     """The warm parents of this test process: one for each environment in which a second process is started."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, WarmParent | None] = {}
-        self._folders: list[tempfile.TemporaryDirectory[str]] = []
+        self._seen: set[str] = set()
+        self._parents: dict[str, WarmParent] = {}
+        self._folders: dict[str, tempfile.TemporaryDirectory[str]] = {}
 
     def for_environment(self, environment: Mapping[str, str]) -> WarmParent | None:
-        mine = json.dumps(surroundings(environment), sort_keys=True)
+        mine = _key(environment)
         if mine not in self._seen:
-            self._seen[mine] = None
-        elif self._seen[mine] is None:
+            self._seen.add(mine)
+            return None
+        if mine not in self._parents:
             # The path of a socket may not be long.
-            self._folders.append(tempfile.TemporaryDirectory(prefix="t", dir="/tmp"))
-            folder = Path(self._folders[-1].name)
-            self._seen[mine] = WarmParent(folder, _PROGRAM, folder / "log")
-        return self._seen[mine]
+            self._folders[mine] = tempfile.TemporaryDirectory(prefix="t", dir="/tmp")
+            folder = Path(self._folders[mine].name)
+            self._parents[mine] = WarmParent(folder, _PROGRAM, folder / "log")
+        return self._parents[mine]
+
+    def lend(self, environment: Mapping[str, str], run_dir: Path) -> None:
+        """Have the processes with this environment find their warm parent there, as if it were their machine's own."""
+        mine = _key(environment)
+        self._seen.add(mine)
+        self.for_environment(environment)
+        make_folder(run_dir)
+        (run_dir / SOCKET).symlink_to(Path(self._folders[mine].name) / SOCKET)
 
     def end(self) -> None:
-        for parent in filter(None, self._seen.values()):
+        for parent in self._parents.values():
             parent.stop(_GRACE_SECONDS)
-        for folder in self._folders:
+        for folder in self._folders.values():
             folder.cleanup()
-        self._seen, self._folders = {}, []
+        self._seen, self._parents, self._folders = set(), {}, {}
+
+
+def _key(environment: Mapping[str, str]) -> str:
+    return json.dumps(surroundings(_of_any_test(environment)), sort_keys=True)
+
+
+def _of_any_test(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
 
 
 parents = _Parents()
@@ -163,7 +182,7 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Path | None, files:
 
 def _fork(argv: Sequence[str], env: Mapping[str, str], cwd: Path, files: Files) -> Forked | None:
     """This process, forked; None if it has to be started."""
-    environment = {name: value for name, value in env.items() if name != "PYTEST_CURRENT_TEST"}
+    environment = _of_any_test(env)
     words = _of_a_module(argv)
     parent = parents.for_environment(environment) if words and not why_nothing_is_forked() else None
     child = parent.fork([*PYTHON, *words], environment, cwd, files) if parent else None

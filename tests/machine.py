@@ -80,6 +80,12 @@ class Machine:
         assert code in (None, done.returncode), f"{words} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done
 
+    def fork_stack(self) -> None:
+        """Have the processes that ``up`` starts be forked from the tests' own warm parent, where that can be."""
+        if not forked.why_nothing_is_forked():
+            forked.parents.lend(self.env, self.state / "run")
+            self.env["TORCH_WARM_START"] = "true"
+
     def start(self, *words: str) -> forked.Process:
         """Run ``torch-tasks`` beside the test; its output goes to :attr:`output`."""
         with self.output.open("ab") as output:

@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).parents[3]
 def machine() -> Iterator[Machine]:
     """A machine with two agents, for all tests of this module."""
     machine = Machine()
+    machine.fork_stack()
     machine.torch("up", "--detach", "--agent", "dev-1:developer:python", "--agent", "qa-1:qa", "--no-flower")
     yield machine
     machine.close()

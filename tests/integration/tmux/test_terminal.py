@@ -14,6 +14,7 @@ from waiting import until
 def machine() -> Iterator[Machine]:
     """A machine with one agent, for all tests of this module."""
     machine = Machine()
+    machine.fork_stack()
     machine.torch("up", "--detach", "--agent", "qa-1:qa", "--no-flower", "--no-beat")
     yield machine
     machine.close()
