@@ -129,7 +129,7 @@ def test_a_fleet_of_coding_agents_works_as_the_readme_says(run: Callable[..., st
 
 def test_the_python_examples_work_as_they_are_written(run: Callable[..., str]) -> None:
     run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer:python", "--agent", "qa-1:qa")
-    first, registry, messages, checkins, canvas = blocks("python", PYTHON)
+    first, many, registry, messages, checkins, canvas = blocks("python", PYTHON)
     said = run(sys.executable, "-c", first)
     assert "succeeded 0" in said
     assert "['dev']" in said
@@ -138,6 +138,7 @@ def test_the_python_examples_work_as_they_are_written(run: Callable[..., str]) -
     assert run(sys.executable, "-c", checkins).splitlines()[-1] == "echo look at the build"
     [more] = re.findall(r"^```python\n(.*?)^```$", MESSAGES, re.DOTALL | re.MULTILINE)
     assert run(sys.executable, "-c", more) == "it is green\n"
+    assert run(sys.executable, "-c", many).split() == ["tested"]
     said = run(sys.executable, "-c", canvas)
     assert '"answer": "42\\n"' in said
     assert said.splitlines()[-1] == "succeeded"
