@@ -25,7 +25,7 @@ TASKS = (
     ("build-the-shop", "echo compiled 214 files; sleep 1; echo built"),
     ("unit-tests", "echo 214 passed in 12.3 s"),
     ("lint", "echo src/shop.py:12: unused import >&2; exit 3"),
-    ("nightly", "for i in $(seq 400); do echo page $i of 400; sleep 1; done"),
+    ("nightly", "for i in $(seq 400); do echo page $i of 400; [ $i -lt 120 ] || sleep 1; done"),
 )
 
 
@@ -93,8 +93,10 @@ def fleet() -> Iterator[tuple[str, str]]:
         stack.up([AgentSpec.parse(one) for one in declared], beat=True, flower=False)
         torch = Torch()
         for name, prompt in TASKS:
-            task = torch.enqueue(prompt, id=name, title=name.replace("-", " ").capitalize(), role="builder")
-            if name != "nightly":
+            ends, title = name != "nightly", name.replace("-", " ").capitalize()
+            agent = None if ends else "sh-1"  # whose page is taken
+            task = torch.enqueue(prompt, id=name, title=title, role="builder" if ends else None, agent=agent)
+            if ends:
                 task.result(timeout=PATIENCE_SECONDS)
         torch.enqueue("Clean up the build folder.", id="clean", title="Clean up", agent="dev-1")
         torch.enqueue("Train the model", id="train", title="Train the model", skills=["gpu"])
