@@ -44,8 +44,10 @@ def fill(broker: Broker, share: float) -> None:
         number += 1
 
 
-def refused(torch: Torch) -> bool:
-    """Whether a task is refused, as each process sees a moment after the broker is full."""
+def refused(torch: Torch, full: Broker | None = None) -> bool:
+    """Whether a task is refused, as each process sees a moment after the broker is ``full``."""
+    if full:
+        fill(full, FULL)  # again, if buffers that were full have gone
     try:
         torch.enqueue("true")
     except BrokerFull:
@@ -67,8 +69,7 @@ def test_a_broker_without_room_refuses_by_name_and_keeps_what_it_accepted(small_
     assert any("nearly used up" in reason for reason in SystemMonitor().get_system_health().reasons)
     assert torch.enqueue("true").status == "queued"
 
-    fill(small_broker, FULL)
-    until(lambda: refused(torch), "tasks are refused", LOOK_SECONDS + 5)
+    until(lambda: refused(torch, small_broker), "tasks are refused", LOOK_SECONDS + 5)
     with pytest.raises(BrokerFull, match=r"takes no new tasks: its memory is used up, \d+ MiB of 32 MiB") as caught:
         torch.enqueue("echo never", id="refused-1")
     assert caught.value.exit_code == 4
