@@ -150,7 +150,7 @@ def run(
     *,
     cwd: Path | None = None,
     typed: str = "",
-    seconds: float = 60.0,
+    seconds: float = 100.0,
     check: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """How a command ends that has this input. Its output is what it wrote: no ``\r\n`` becomes ``\n``."""

@@ -50,13 +50,14 @@ def gated(desk: Host, folder: Path, *options: str) -> str:
         f"echo $TORCH_AGENT_ID >> {folder}/effect\necho finished by $TORCH_AGENT_ID"
     )
     task_id = desk.torch("run", script, "--role", "developer", *options).stdout.strip()
-    until((folder / "begun").exists, "the task has begun", 60)
+    until(lambda: begun(folder), "the task has begun", 60)
     return task_id
 
 
 def begun(folder: Path) -> list[str]:
     """The agents that began the task, in their order."""
-    return (folder / "begun").read_text().split()
+    file = folder / "begun"
+    return file.read_text().split() if file.exists() else []
 
 
 def of(agent_id: str, *candidates: Host) -> tuple[Host, Host]:

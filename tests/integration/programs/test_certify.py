@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
 from fake_kind import CERTIFY, kind_toml
 from fakes.cli.client import FakeCli
@@ -48,7 +47,7 @@ class Bench:
         (agents / "fake.toml").write_text(kind + CERTIFY)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return forked.run([TORCH_TASKS, *words], self._environment)
+        return subprocess.run([TORCH_TASKS, *words], env=self._environment, capture_output=True, text=True, check=False)
 
     def begin(self, *words: str) -> subprocess.Popen[bytes]:
         """Start a command that may be broken off."""
