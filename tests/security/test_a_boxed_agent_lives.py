@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import pytest
 from boxed import BoxedMachine, boxed_machine
 from terminals import Terminal
 from waiting import until
+
+from torch_tasks import TaskState
 
 SECONDS = 40
 TAKES = f'{sys.executable} -c "kept = bytearray(400 << 20); import time; time.sleep(600)"'
@@ -31,7 +34,11 @@ def begin(machine: BoxedMachine, name: str, script: str) -> None:
 
 def ended(machine: BoxedMachine, name: str) -> str:
     """How the task has ended."""
-    until(lambda: "ended" in machine.torch("task", name).stdout, f"task {name} has ended", SECONDS)
+
+    def has_ended() -> bool:
+        return TaskState(json.loads(machine.torch("task", name, "--json").stdout)["state"]).ended
+
+    until(has_ended, f"task {name} has ended", SECONDS)
     return machine.torch("task", name).stdout
 
 

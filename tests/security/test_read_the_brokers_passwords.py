@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -27,6 +29,7 @@ from torch_tasks import Torch
 torch, tasks = Torch(), []
 while not os.path.exists("enough"):
     tasks.append(torch.enqueue(f"echo {len(tasks)} >> done"))
+    open("count", "w").write(str(len(tasks)))
     time.sleep(0.5)
 print(json.dumps([str(task.result(timeout=200).status) for task in tasks]))
 """
@@ -93,12 +96,19 @@ def test_no_log_and_no_record_holds_a_password(machine: Machine, home: Settings)
     assert holders == {"logins.json", "kept.json"}
 
 
+def has_counted(file: Path, least: int) -> bool:
+    """The flood is that high."""
+    return file.exists() and int(file.read_text() or 0) >= least
+
+
 def test_passwords_change_while_tasks_flow_and_nothing_is_lost(machine: Machine, home: Settings) -> None:
     former = passwords(home)
     flood = subprocess.Popen(
         [sys.executable, "-c", FLOOD], cwd=machine.work, env=machine.env, stdout=subprocess.PIPE, text=True
     )
-    for options in ((), ("--disconnect",), ()):
+    count = machine.work / "count"
+    for number, options in enumerate(((), ("--disconnect",), ())):
+        until(partial(has_counted, count, 2 * number + 1), "tasks flow")
         machine.torch("broker", "rotate", *options)
     (machine.work / "enough").touch()
     states = json.loads(flood.communicate(timeout=240)[0])

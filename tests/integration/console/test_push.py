@@ -159,14 +159,20 @@ def test_a_push_reaches_the_browser_and_who_opens_it_has_seen_it(
     assert "account acme" in told["body"]
     page = window.page
     talk = page.context.new_cdp_session(page)
-    found: list[dict[str, Any]] = []
-    talk.on("ServiceWorker.workerRegistrationUpdated", lambda event: found.extend(event["registrations"]))
-    talk.send("ServiceWorker.enable")
-    until(lambda: page.evaluate("1") and found, "the service worker is known")
-    talk.send(
-        "ServiceWorker.deliverPushMessage",
-        {"origin": server.url, "registrationId": found[0]["registrationId"], "data": json.dumps(told)},
+    found: dict[str, dict[str, Any]] = {}  # also those of windows that were closed
+    talk.on(
+        "ServiceWorker.workerRegistrationUpdated",
+        lambda event: found.update({one["registrationId"]: one for one in event["registrations"]}),
     )
+    talk.send("ServiceWorker.enable")
+
+    def known() -> list[str]:
+        page.evaluate("1")  # meanwhile the events come
+        return [number for number, one in found.items() if one["scopeURL"] == f"{server.url}/" and not one["isDeleted"]]
+
+    for number in until(known, "the service worker is known"):
+        push = {"origin": server.url, "registrationId": number, "data": json.dumps(told)}
+        talk.send("ServiceWorker.deliverPushMessage", push)
     shown = (
         "async () => { const worker = await navigator.serviceWorker.ready;"
         "return (await worker.getNotifications()).map((one) => [one.title, one.tag, one.data.url]); }"
