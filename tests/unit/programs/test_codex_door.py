@@ -84,6 +84,11 @@ class TestTurns:
         _, failed = turn_events([turn("failed", said(), error=error)])
         assert (failed.kind, failed.text, failed.error) == (EventKind.FAILED, "It failed.", kind)
 
+    def test_a_login_that_is_renewed_in_the_middle_of_a_turn_is_no_failure_of_the_task(self) -> None:
+        message = "Fatal error: application network permission was revoked"
+        _, failed = turn_events([turn("failed", said(), error={"message": message, "codexErrorInfo": "other"})])
+        assert failed.error == "overloaded"
+
     def test_a_limit_says_when_it_ends(self) -> None:
         end = datetime.now(UTC).astimezone() + timedelta(hours=2)
         message = f"You’ve hit your usage limit. Upgrade to Pro or try again at {end:%I:%M %p}."

@@ -247,11 +247,13 @@ def _moment(milliseconds: float) -> datetime:
 
 
 _OVERLOADED = ("serveroverloaded", "internalservererror", "httpconnectionfailed", "responsestream")
+_RENEWED = "network permission was revoked"
+"""So it ends a turn in whose middle somebody logs in anew."""
 
 
 def failed(message: str, info: str, at: datetime, origin: str) -> ProgramEvent:
     """The event of a turn that failed; ``info`` names the error as the server or the session log writes it."""
-    kind = _error_kind(info.replace("_", "").casefold())
+    kind: ErrorKind = "overloaded" if _RENEWED in message else _error_kind(info.replace("_", "").casefold())
     _, again, when = message.partition("try again at ")
     until = reset_time(when, now()) if kind == "limit" and again else None
     return ProgramEvent(EventKind.FAILED, text=message, error=kind, until=until, at=at, origin=origin)
