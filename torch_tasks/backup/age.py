@@ -11,6 +11,7 @@ from torch_tasks.redaction import protect
 
 BEGINNING = b"age-encryption.org/v1\n"
 _SSH = "ssh-"
+_PRIVATE = "AGE-SECRET-KEY-"
 
 
 class Recipients:
@@ -60,12 +61,15 @@ class Identities:
 
 
 def _recipient(age: Any, key: str) -> Any:
+    if key.upper().startswith(_PRIVATE):
+        protect(key, what="the key of the backup")
+        raise InvalidRequest("this recipient is a private key of age: give the public one, age1…")
     made = age.ssh if key.startswith(_SSH) else age.x25519
     try:
         return made.Recipient.from_str(key)
     except age.RecipientError as error:
         raise InvalidRequest(
-            f"{key[:80]} is no recipient of age ({error}): give a public key, as age1… or 'ssh-ed25519 …'"
+            f"{key[:80]!r} is no recipient of age ({error}): give a public key, as age1… or 'ssh-ed25519 …'"
         ) from None
 
 

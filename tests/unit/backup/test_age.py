@@ -55,6 +55,13 @@ def test_what_is_no_public_key_is_refused(key: str) -> None:
         Recipients([key])
 
 
+def test_a_private_key_in_the_place_of_a_public_one_is_refused_and_not_shown() -> None:
+    key = str(x25519.Identity.generate())
+    with pytest.raises(InvalidRequest, match="is a private key of age") as refusal:
+        Recipients([key])
+    assert key not in str(refusal.value)
+
+
 @pytest.mark.parametrize("text", ["AGE-SECRET-KEY-1NONE", "-----BEGIN OPENSSH PRIVATE KEY-----\nno\n"])
 def test_what_is_no_private_key_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(InvalidRequest, match="the identity cannot be read") as refusal:
