@@ -6,6 +6,8 @@ import logging
 import math
 import threading
 import time
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 from torch_tasks.beat.journal import Journal
 from torch_tasks.broker.reconciler import Reconciler
@@ -30,7 +32,7 @@ class Follower:
         self._keep_seconds = settings.result_days * 86400
         # A blocking command must end before the connection counts as dead.
         self._wait_ms = min(4000, int(settings.broker_connect_seconds * 800))
-        self._wake = threading.Event()
+        self._news: SimpleQueue[None] = SimpleQueue()
         self._settled = threading.Event()
         self._pruned = -math.inf
         self._loop = Loop("follower", self._follow_and_prune, longest_retry_seconds=1.0)
@@ -44,8 +46,14 @@ class Follower:
 
     def wait(self, seconds: float) -> None:
         """Return when something has changed, or after so many seconds."""
-        self._wake.wait(max(seconds, 0.0))
-        self._wake.clear()
+        with suppress(Empty):
+            self._news.get(timeout=max(seconds, 0.0))
+            while True:
+                self._news.get_nowait()
+
+    def wake(self) -> None:
+        """End the wait, or the next one. Takes no lock."""
+        self._news.put(None)
 
     def settle(self) -> None:
         """Put back what the broker forgot; cheap if it has forgotten nothing."""
@@ -90,7 +98,7 @@ class Follower:
         newest, ids = changes
         if newest == position:
             return
-        self._wake.set()
+        self.wake()
         self._journal.write(self._timetable.accounts(ids))
         self._journal.mark_followed(newest)
 
@@ -108,4 +116,4 @@ class Follower:
         if self._reconciler.server_that_knows(self) == server:
             self._journal.forget_unseen(begun)
             self._journal.mark_followed(newest)
-        self._wake.set()
+        self.wake()

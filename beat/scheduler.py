@@ -51,6 +51,7 @@ class TorchScheduler(Scheduler):
         self._settings = fleet().settings
         self._now = datetime.now(UTC)
         self._away = False
+        self._is_ending = False
         self._timetable = self._open_timetable()
         self._lead = LeaderLease(self._timetable, self._settings.beat_lease_seconds)
         journal = Journal(self._settings.state.beat(self._settings.broker().file_name))
@@ -87,6 +88,8 @@ class TorchScheduler(Scheduler):
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Fire what is due; wait until something is due or changes."""
+        if self._is_ending:
+            raise SystemExit
         try:
             pause = self._turn()
             if self._away:
@@ -101,6 +104,11 @@ class TorchScheduler(Scheduler):
                 self._away = True
         self._follower.wait(pause)
         return 0.0
+
+    def end(self) -> None:
+        """Have no further turn begin. Takes no lock."""
+        self._is_ending = True
+        self._follower.wake()
 
     def close(self) -> None:
         """End, and let another beat lead at once."""

@@ -30,6 +30,6 @@ def test_nothing_asks_the_broker_for_more_than_its_budget(tmp_path: Path) -> Non
     )
     assert counting.returncode == 0, counting.stderr
     found = json.loads(file.read_text())["budget"]
-    assert len(found) == 15
+    assert len(found) == 14
     assert all(measure["value"] > 0 for measure in found)
     assert [one for one in found if one["value"] > GRACE * one["goal"]] == []
