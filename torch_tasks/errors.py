@@ -215,6 +215,10 @@ class BrokerForgot(BrokerAway):
     """The broker was restarted: its records do not count until the fleet has put back what it forgot."""
 
 
+class KnownToOneServer(BrokerAway):
+    """What was written is known to one server alone, and another one may be the primary by now."""
+
+
 class ServerUnreachable(BrokerAway):
     """Nothing answered at the server's address as a server of Torch does."""
 

@@ -7,6 +7,7 @@ from functools import cache, cached_property
 import redis
 
 from torch_tasks.broker.connection import connect
+from torch_tasks.broker.fence import Fence
 from torch_tasks.broker.memory import Room
 from torch_tasks.broker.reconciler import Reconciler
 from torch_tasks.broker.refused import RefusedLetters
@@ -42,6 +43,11 @@ class Fleet:
     @cached_property
     def client(self) -> redis.Redis:
         return connect(self.settings.broker())
+
+    @cached_property
+    def fence(self) -> Fence:
+        """Whether what was written may be acted on, where another server may be the primary by now."""
+        return Fence(self.client, self.settings.broker())
 
     @cached_property
     def records(self) -> TaskRecords:

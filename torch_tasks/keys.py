@@ -73,6 +73,8 @@ DEADLINES = f"{PREFIX}deadlines"
 ENDED_UNOWNED = f"{PREFIX}ended_unowned"
 #: Hash about the broker itself: which server process was last reconciled with the fleet, and since when.
 BROKER_STATE = f"{PREFIX}broker"
+#: Grows with each question how many replicas have all that was written before it.
+FENCE = f"{PREFIX}fence"
 #: What a server says to each process that connects while the fleet is moved to another one, and afterwards.
 BROKER_MOVED = f"{PREFIX}moved"
 #: On the server to which a fleet has moved, or is being moved: what the former one says of that.

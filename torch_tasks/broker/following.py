@@ -18,7 +18,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from torch_tasks.broker.moved import LONGEST_NOTE, BrokerMoved, latest, obey
-from torch_tasks.broker.sentinels import NoQuorum, Sentinels
+from torch_tasks.broker.sentinels import NoQuorum, Replicas, Sentinels
 from torch_tasks.broker.tls import client_options
 from torch_tasks.keys import BROKER_MOVED
 from torch_tasks.model.broker_address import BrokerAddress
@@ -173,10 +173,22 @@ class PrimaryWatch:
         self._lock = threading.Lock()
         self._loop: Loop | None = None
         self._unknown_since: float | None = None
+        self._replicas: tuple[float, Replicas] | None = None
 
     def primary(self) -> BrokerAddress:
         """The server that Sentinel names; redis-py's ConnectionError if it names none."""
         return self._address.at(*self._sentinels.primary())
+
+    def replicas(self) -> Replicas:
+        """Its replicas, as Sentinel knew them not long ago; redis-py's ConnectionError if it does not say."""
+        now = time.monotonic()
+        if self._replicas is None or now - self._replicas[0] > LOOK_SECONDS:
+            self._replicas = now, self._sentinels.replicas()
+        return self._replicas[1]
+
+    def most_see_well(self, server: BrokerAddress) -> bool:
+        """Whether most of all Sentinels, asked now, see this server well as the primary."""
+        return self._sentinels.most_see_well(server.door)
 
     def note(self, connection: FollowingConnection) -> None:
         """Look after a connection from now on."""

@@ -59,6 +59,7 @@ _NAMES: dict[str, Fate] = {
     keys.DEADLINES: _K,
     keys.ENDED_UNOWNED: _E,
     keys.BROKER_STATE: _E,
+    keys.FENCE: _E,
     keys.BROKER_MOVED: _E,
     keys.BROKER_ARRIVED: _E,
     keys.HOUSEKEEPING: _E,

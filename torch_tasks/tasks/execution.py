@@ -15,6 +15,7 @@ from torch_tasks.caller import CallerKind, acting_as, caller
 from torch_tasks.errors import (
     BrokerForgot,
     IllegalTransition,
+    KnownToOneServer,
     NotAllowed,
     StaleWriter,
     StateFolderUnusable,
@@ -158,6 +159,8 @@ class Execution:
 
     _record: TaskRecord
     _result: TaskResult
+    _server: str
+    """The identity of the server process that has taken it for the agent."""
 
     def __init__(self, task: Any, host: AgentHost, inputs: tuple[Any, ...], fields: Mapping[str, Any]) -> None:
         """``inputs`` are the results of earlier tasks of a chain or chord, then the spec; ``fields`` are more of it."""
@@ -172,6 +175,7 @@ class Execution:
         """Carry the delivery to its end: the result of a task that succeeded, else an exception for Celery."""
         gate = fleet().gate
         before, account = gate.state_beside(keys.task_record(self._asked.id))
+        self._server = before.identity
         if not before.open:
             raise BrokerForgot("the broker was restarted and the fleet has not restored its state yet")
         try:
@@ -195,6 +199,7 @@ class Execution:
             case Act.TAKE:
                 return self._carry_out(dispatch.on_reach(self._reach()))
             case Act.DO:
+                self._require_known_take()
                 return self._carry_out(dispatch.on_end(self._try()))
             case Act.REPORT:
                 self._host.settle(task_id, self._records.account(task_id))
@@ -316,6 +321,17 @@ class Execution:
             task_counts.taken(self._record, info, is_taken_over=outcome is Take.TAKEN_OVER)
             self._note("task.taken", f"from {owner}, which is dead" if outcome is Take.TAKEN_OVER else "")
         return Reach(outcome=outcome, owner=owner, record=self._record, agent=info)
+
+    def _require_known_take(self) -> None:
+        """Begin nothing that the next primary may have another agent begin; what is in the pane was begun before."""
+        task_id = self._asked.id
+        if self._host.unfinished_task == task_id:
+            return
+        try:
+            fleet().fence.require_known(f"that {self._host.info.agent_id} has task {task_id}", self._server)
+        except KnownToOneServer as error:
+            log.warning("task %s is not begun: %s", task_id, error)
+            raise
 
     def _try(self) -> EndOfTry:
         record, info, reason = self._record, self._host.info, ""
