@@ -55,7 +55,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 
 def _turns(entries: int, times: int) -> tuple[float, float]:
     """What a turn of the scheduler costs in milliseconds: with nothing due, and with ten entries to fire."""
-    _empty()
+    empty()
     _fill(entries)
     shutil.rmtree(fleet().settings.state_dir / "beat", ignore_errors=True)
     scheduler = TorchScheduler(app)
@@ -91,7 +91,8 @@ def _checkin(name: str, seconds: float) -> Checkin:
     )
 
 
-def _empty() -> None:
+def empty() -> None:
+    """A broker without anything on it."""
     fleet().client.flushall()
     Gate(fleet().client).open_new()
 
@@ -100,11 +101,11 @@ def _empty() -> None:
 
 
 @contextmanager
-def _beat(stage: Stage, name: str, app: str = "torch_tasks", **environment: str) -> Iterator[psutil.Popen]:
-    """A beat with a state folder of its own."""
+def beat(stage: Stage, name: str, app: str = "torch_tasks", **environment: str) -> Iterator[psutil.Popen]:
+    """A beat with a state folder of its own, and the keys of the stage's fleet."""
     state = stage.folder / "beats" / name
     state.mkdir(parents=True, exist_ok=True)
-    env = {**os.environ, "TORCH_STATE_DIR": str(state), **environment}
+    env = {**os.environ, "TORCH_STATE_DIR": str(state), "TORCH_KEYS_DIR": str(stage.folder / "keys"), **environment}
     with (state / "log").open("ab") as log:
         argv = [*CELERY, "-A", app, "beat", "--loglevel", "WARNING", "-s", str(state / "schedule")]
         process = psutil.Popen(argv, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
@@ -114,27 +115,28 @@ def _beat(stage: Stage, name: str, app: str = "torch_tasks", **environment: str)
         end(process)
 
 
-def _leader() -> str:
+def leader() -> str:
     """The leading process, by the name that it gives itself; empty if none leads."""
     return str(fleet().client.get(keys.BEAT_LEADER) or "")
 
 
-def _pid_of(leader: str) -> int:
+def pid_of(leader: str) -> int:
+    """The process that gives itself this name; 0 of none."""
     return int(leader.rsplit("-", 2)[1]) if leader else 0
 
 
 def _memory(stage: Stage, entries: int) -> Iterator[Measure]:
-    _empty()
+    empty()
     for count in (0, entries):
         if count:
             _fill(count)
-        with _beat(stage, f"memory-{count}") as beat:
-            await_true(lambda: bool(_leader()), 60, "beat leads")
+        with beat(stage, f"memory-{count}") as running:
+            await_true(lambda: bool(leader()), 60, "beat leads")
             journal = stage.folder / "beats" / f"memory-{count}" / "beat"
             await_true(
                 lambda journal=journal, count=count: _journalled(journal) >= count, 300, "beat knows all entries"
             )
-            yield Measure(f"RSS of beat with {count:,} entries", beat.memory_info().rss / MIB, "MiB")
+            yield Measure(f"RSS of beat with {count:,} entries", running.memory_info().rss / MIB, "MiB")
 
 
 def _journalled(folder: Path) -> int:
@@ -145,9 +147,9 @@ def _journalled(folder: Path) -> int:
 
 def _lateness(stage: Stage, count: int, seconds: float) -> Iterator[Measure]:
     """Entries spread evenly over a while."""
-    _empty()
-    with _beat(stage, "lateness"):
-        await_true(lambda: bool(_leader()), 60, "beat leads")
+    empty()
+    with beat(stage, "lateness"):
+        await_true(lambda: bool(leader()), 60, "beat leads")
         late = _fired([_checkin(f"late-{one}", 2 + seconds * one / count) for one in range(count)], seconds)
     for percent in (50, 99):
         goal = 250.0 if percent == 99 else None
@@ -158,9 +160,9 @@ def _lateness(stage: Stage, count: int, seconds: float) -> Iterator[Measure]:
 
 def _at_once(stage: Stage, count: int) -> Iterator[Measure]:
     """Entries that are all due at the same moment."""
-    _empty()
-    with _beat(stage, "at-once"):
-        await_true(lambda: bool(_leader()), 60, "beat leads")
+    empty()
+    with beat(stage, "at-once"):
+        await_true(lambda: bool(leader()), 60, "beat leads")
         moment = _checkin("x", 15 + count / 1000).schedule
         asked = [_checkin(f"once-{one}", 60).model_copy(update={"schedule": moment}) for one in range(count)]
         late = _fired(asked, 20 + count / 1000)
@@ -179,13 +181,19 @@ def _fired(asked: Sequence[Checkin], seconds: float) -> list[float]:
 
 
 def _takeover(stage: Stage, kills: int) -> Iterator[Measure]:
-    """How long no beat leads after the leader was killed."""
-    _empty()
+    took = successions(stage, kills)
+    yield Measure(f"takeover after kill -9, {kills} times, median", median(took), "s")
+    yield Measure(f"takeover after kill -9, {kills} times, longest", max(took), "s", goal=10.0)
+
+
+def successions(stage: Stage, kills: int) -> list[float]:
+    """How long no beat led after the leader was killed, in seconds."""
+    empty()
     took = []
     with ExitStack() as stack:
 
         def start(number: int) -> None:
-            started = stack.enter_context(_beat(stage, f"stands-{number}"))
+            started = stack.enter_context(beat(stage, f"stands-{number}"))
             beats[started.pid] = started
 
         beats: dict[int, psutil.Popen] = {}
@@ -193,13 +201,12 @@ def _takeover(stage: Stage, kills: int) -> Iterator[Measure]:
         for kill in range(1, kills + 1):
             start(kill)
             time.sleep(3)  # until it stands by
-            await_true(lambda: _pid_of(_leader()) in beats, 60, "a beat leads")
-            held, begun = _leader(), time.monotonic()
-            beats.pop(_pid_of(held)).kill()
-            await_true(lambda held=held: _leader() not in ("", held), 60, "the other one leads")
+            await_true(lambda: pid_of(leader()) in beats, 60, "a beat leads")
+            held, begun = leader(), time.monotonic()
+            beats.pop(pid_of(held)).kill()
+            await_true(lambda held=held: leader() not in ("", held), 60, "the other one leads")
             took.append(time.monotonic() - begun)
-    yield Measure(f"takeover after kill -9, {kills} times, median", median(took), "s")
-    yield Measure(f"takeover after kill -9, {kills} times, longest", max(took), "s", goal=10.0)
+    return took
 
 
 # ── RedBeat ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,28 +215,35 @@ def _takeover(stage: Stage, kills: int) -> Iterator[Measure]:
 def _redbeat(stage: Stage, count: int) -> Iterator[Measure]:
     """The same number of entries due at once."""
     name = f"RedBeat: {count:,} due at once, the last one after"
-    folder = stage.folder / "redbeat"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), "celery-redbeat"]
-    if subprocess.run(pip, capture_output=True, check=False).returncode:
+    folder = redbeat_folder(stage)
+    if not folder:
         yield Measure(name, None, "s", note="not installed: the package cannot be had here")
         return
-    _empty()
+    empty()
     env = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
     subprocess.run([sys.executable, "-c", _ENTER, str(count)], env=env, cwd=ROOT, check=True)
     begun = time.monotonic()
-    with _beat(stage, "redbeat", app="benchmarks.redbeat", PYTHONPATH=f"{folder}:{ROOT}") as beat:
+    with beat(stage, "redbeat", app="benchmarks.redbeat", PYTHONPATH=f"{folder}:{ROOT}") as running:
         first: list[float] = []
 
         def all_sent() -> bool:
             sent = _waiting("redbeat")
             if sent and not first:
                 first.append(time.monotonic())
-            return sent >= count or not beat.is_running()
+            return sent >= count or not running.is_running()
 
         await_true(all_sent, LONG_SECONDS, "RedBeat has sent all")
         took = time.monotonic() - (first[0] if first else begun)
     yield Measure(name, took, "s", note="from the first one")
     yield Measure(f"RedBeat: {count:,} due at once, rate", count / took, "per s")
+
+
+def redbeat_folder(stage: Stage) -> Path | None:
+    """Where RedBeat is installed for this run; None if it cannot be had."""
+    folder = stage.folder / "redbeat"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), "celery-redbeat"]
+    there = folder.exists() or not subprocess.run(pip, capture_output=True, check=False).returncode
+    return folder if there else None
 
 
 def _waiting(queue: str) -> int:

@@ -184,6 +184,8 @@ class Count:
     """Torch could not know, and said so."""
     silent: int = 0
     """Lost, and reported as done."""
+    denied: int = 0
+    """Arrived, and reported as failed."""
     broken: str = ""
     """Why nothing was counted, if so."""
 
@@ -192,13 +194,18 @@ class Count:
         """All of what must not happen."""
         return self.lost + self.doubled + self.elsewhere + self.foreign
 
+    @property
+    def wrong(self) -> int:
+        """How often the sender said what was not so."""
+        return self.silent + self.denied
+
     def __add__(self, other: Count) -> Count:
         return Count(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def __str__(self) -> str:
         if self.broken:
             return self.broken
-        names = {"unsure": "not known, and said so", "silent": "reported as done"}
+        names = {"unsure": "not known, and said so", "silent": "reported as done", "denied": "reported as failed"}
         counts = {what: number for what, number in vars(self).items() if number and what != "sent"}
         return ", ".join(f"{number} {names.get(what, what)}" for what, number in counts.items())
 
@@ -214,7 +221,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
         kinds = (TELLING, SILENT, "")
         with ThreadPoolExecutor(len(lanes)) as side_by_side:
             jobs = [
-                side_by_side.submit(_all, stage.folder, lane, kind, neighbour.cli, times)
+                side_by_side.submit(counts, stage.folder, lane, kind, neighbour.cli, times)
                 for lane, kind in zip(lanes, kinds, strict=True)
             ]
             telling, silent, script = (job.result() for job in jobs)
@@ -231,8 +238,11 @@ def _rows(telling: list[Count], silent: list[Count], script: list[Count]) -> Ite
         yield Measure(f"{fault.name}: the old script", old.bad, f"in {old.sent} sent", note=note)
 
 
-def _all(folder: Path, lane: Lane, kind: str, neighbour: FakeCli, times: int) -> list[Count]:
-    return [_counted(folder, lane, kind, neighbour, fault, times) for fault in FAULTS]
+def counts(
+    folder: Path, lane: Lane, kind: str, neighbour: FakeCli, times: int, faults: Sequence[Fault] = FAULTS
+) -> list[Count]:
+    """What became of the prompts under each fault; files that prompts name are made in the folder."""
+    return [_counted(folder, lane, kind, neighbour, fault, times) for fault in faults]
 
 
 def _counted(folder: Path, lane: Lane, kind: str, neighbour: FakeCli, fault: Fault, times: int) -> Count:
@@ -267,6 +277,7 @@ def _judge(lane: Lane, prompts: list[str], said: list[bool], received: list[str]
     for words, success in sorted(zip(prompts, said, strict=True), key=lambda sent: not sent[1]):
         if exact[words]:
             exact[words] -= 1
+            made.denied += not success
         elif undecidable and not success:
             made.unsure += 1
         else:

@@ -174,6 +174,11 @@ def clock(action: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
+def said(*argv: str) -> str:
+    """What the command prints."""
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
     """The CPU time that these have used since they began, to the nanosecond; all of them must live."""
     return sum(time.clock_gettime_ns(_cpu_clock(process.pid)) for process in processes) / 1e9

@@ -40,7 +40,7 @@ class OldScript:
         """Have the program ready in a new session."""
         self.tmux("kill-session", "-t", f"={self.session}")
         ready = len(self.cli.records("ready"))
-        words = ["-f", "/dev/null", "new-session", "-d", "-x", "200", "-y", "50", "-s", self.session]
+        words = ["-f", "/dev/null", "new-session", "-d", "-x", "200", "-y", "50", "-s", self.session, "-n", "agent"]
         self.tmux(*words, "bash", "--noprofile", "--norc", "-i")
         self.tmux("send-keys", "-t", f"={self.session}:", f"{self.cli.program}", "Enter")
         await_true(lambda: len(self.cli.records("ready")) > ready, READY_SECONDS, "the program is ready")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 from benchmarks.bare import bare_app
+from torch_tasks.settings import settings
 
 app = bare_app("redbeat", polling_interval=None)
 app.conf.update(
+    redbeat_redis_url=settings().broker().url.get_secret_value(),  # it does not know how Celery writes a socket
     beat_scheduler="redbeat.RedBeatScheduler",
     beat_max_loop_interval=1,
-    # Its own, or it loses it in the middle of a tick that takes longer.
-    redbeat_lock_timeout=600,
+    # RedBeat's own choice is five times the interval above; in a tick that takes longer it loses its lock.
+    redbeat_lock_timeout=float(os.environ.get("BENCH_REDBEAT_LOCK_SECONDS", "600")),
 )
 
 

@@ -33,13 +33,13 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
                 numbers = range(len(agents) + 1, min(len(agents) + STARTED_AT_ONCE, count) + 1)
                 agents += stack.enter_context(stage.hosted([f"{ROLE}-{number}" for number in numbers]))
             started = time.monotonic() - begun
-            found += _drained(stage, agents, tasks)
+            found += drained(stage, agents, tasks)
             found += _alone(stage, count)
             found += _weight(agents, started)
     return found
 
 
-def _drained(stage: Stage, agents: list[Agent], tasks: int) -> Iterator[Measure]:
+def drained(stage: Stage, agents: list[Agent], tasks: int) -> Iterator[Measure]:
     """All tasks wait already; the file of effects shows what was done, whatever the records say."""
     count = len(agents)
     effects = stage.folder / f"effects-{count}"
