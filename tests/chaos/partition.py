@@ -1,8 +1,8 @@
 """Two primaries: a host is cut off with the primary, its node, its agents and a client, and the others elect another.
 
 ``python -m chaos.partition --rounds 3 --tasks 300`` prints for each cut how long there were two primaries and how much
-the cut off one wrote alone, which tasks were begun on both sides of a cut, then what became of all. Ends with code 1 if
-one was lost, or doubled otherwise. Wants root and ``ip``.
+the cut off one wrote alone, then what became of all tasks. Ends with code 1 if one was lost, or begun on both sides.
+Wants root and ``ip``.
 """
 
 from __future__ import annotations
@@ -157,23 +157,12 @@ class Divided(Wire):
                 ended, since = now, time.monotonic()
             time.sleep(0.2)
 
-    def verdict(self, strikes: Sequence[Strike]) -> tuple[Verdict, dict[str, TaskRecord | None], list[str]]:
-        """What became of the tasks, and which were begun on both sides of a cut: those are not counted as doubled."""
+    def verdict(self, strikes: Sequence[Strike]) -> tuple[Verdict, dict[str, TaskRecord | None]]:
+        """What became of the tasks, and their records."""
         tasks = self.accepted()
         effects = {task: Line.read(host.folder / "effects" / task) for task, host in tasks.items()}
         records = {task: self._records.find(task) for task in tasks}
-        on_both = [task for task, lines in effects.items() if self._on_both_sides(lines, strikes)]
-        for task in on_both:
-            effects[task] = [line for line in effects[task] if line.agent.startswith(self.east.name)]
-        verdict = judge({task: answer(task) for task in tasks}, effects, records, strikes)
-        return verdict, records, on_both
-
-    def _on_both_sides(self, lines: Sequence[Line], strikes: Sequence[Strike]) -> bool:
-        """An agent of the first host took it from the primary that was cut off with it, and one of the second again."""
-        starts = sorted((line for line in lines if line.what == "start"), key=lambda line: line.at)
-        if [start.agent.partition("-")[0] for start in starts] != [self.west.name, self.east.name]:
-            return False
-        return any(strike.before - LONGEST <= starts[0].at <= strike.after for strike in strikes)
+        return judge({task: answer(task) for task in tasks}, effects, records, strikes), records
 
     def history(self, task: str) -> str:
         """The task's history, and what the logs say of it."""
@@ -215,8 +204,6 @@ class Report(NamedTuple):
     """What a run of cuts left."""
 
     cuts: list[Cut]
-    on_both: list[str]
-    """The tasks that were begun on both sides of a cut."""
     verdict: Verdict
     table: str
     details: str
@@ -237,10 +224,10 @@ def rounds(count: int, tasks: int, seed: int) -> Report:
         codes = fleet.all_handed_in()
         fleet.settle()
         strikes = [cut.strike for cut in cuts]
-        verdict, records, on_both = fleet.verdict(strikes)
+        verdict, records = fleet.verdict(strikes)
         verdict.orphans += [f"a client ended with code {code}" for code in codes if code]
         details = [f"━━ {task}: {'; '.join(wrong)}\n{fleet.history(task)}" for task, wrong in verdict.findings.items()]
-        return Report(cuts, on_both, verdict, table(strikes, records, verdict), "\n".join([*verdict.orphans, *details]))
+        return Report(cuts, verdict, table(strikes, records, verdict), "\n".join([*verdict.orphans, *details]))
 
 
 @click.command(help=__doc__)
@@ -254,7 +241,6 @@ def main(count: int, tasks: int, seed: int) -> None:
     report = rounds(count, tasks, seed)
     click.echo(report.details)
     click.echo("\n".join(map(str, report.cuts)))
-    click.echo(f"begun on both sides of a cut: {', '.join(report.on_both) or 'none'}")
     click.echo(report.table)
     raise SystemExit(not report.verdict.good)
 

