@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 def machine() -> Iterator[Machine]:
     """A machine with one agent, for all tests of this module."""
     machine = Machine()
+    machine.fork_stack()
     machine.torch("up", "--detach", "--agent", "dev-1:developer:python", "--no-flower", "--no-beat")
     yield machine
     machine.close()

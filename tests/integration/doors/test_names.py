@@ -15,6 +15,7 @@ from waiting import until
 def machine() -> Iterator[Machine]:
     """A machine with one agent, a task, a message and a check-in."""
     machine = Machine()
+    machine.fork_stack()
     machine.torch("up", "--detach", "--agent", "tester-1:tester:python", "--no-flower", "--no-beat")
     machine.torch("run", "--id", "nightly-report", "--agent", "tester-1", "--wait", "echo hello")
     machine.torch("checkin", "add", "every 30m", "look around", "tester-1", "--id", "look-around")

@@ -34,6 +34,7 @@ class Desk:
         tmux = self.machine.folder / "tmux-home"
         tmux.mkdir()
         self.machine.env["TMUX_TMPDIR"] = str(tmux)
+        self.machine.fork_stack()
         self.place = self.machine.folder / "old tools"
         self.machine.torch("compat", "install", str(self.place))
         self.machine.torch("up", "--detach", "--no-flower", *up, "--agent", "developer-1:developer", seconds=90)

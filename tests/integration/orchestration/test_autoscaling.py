@@ -38,6 +38,7 @@ def up() -> Iterator[Callable[..., Machine]]:
 
     def start(*words: str, least: int = 1, most: int = 3, **environment: str) -> Machine:
         machine = Machine(**{**PACE, **environment})
+        machine.fork_stack()
         machines.append(machine)
         config = machine.folder / "config"
         config.mkdir()

@@ -52,6 +52,7 @@ class Buttons:
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
     machine = Machine(TORCH_SERVE="true", TORCH_SERVER_PORT="0")
+    machine.fork_stack()
     machine.torch("up", "--detach", "--agent", f"{WORKER}:developer", seconds=90)
     yield machine
     machine.close()
