@@ -24,7 +24,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
     taken_over = [*takeovers(stage, 1 if quick else 3)]
     return [
         Measure("kill -9 of an agent worker → its task watched again, same pane; median", median(adopted), "s"),
-        Measure("the same, at most", max(adopted), "s", goal=10),
+        Measure("the same, at most", max(adopted), "s", goal=3),
         Measure("kill -9 of worker and terminal, no node worker → running elsewhere; median", median(taken_over), "s"),
         Measure("the same, at most", max(taken_over), "s", goal=30),
     ]

@@ -15,9 +15,12 @@ class WorkersSettings(BaseSettings):
         60.0, gt=0, description="An agent worker that makes no progress for this long is killed and started again."
     )
     restart_backoff_seconds: Finite = Field(
-        1.0, gt=0, description="The pause before a dead agent worker is restarted; each further one is twice as long."
+        1.0,
+        gt=0,
+        description="The shortest time between two starts of an agent worker that dies; each further one is twice as "
+        "long. One that lived for longer than that is started again at once.",
     )
-    restart_backoff_limit_seconds: Finite = Field(60.0, gt=0, description="The longest such pause.")
+    restart_backoff_limit_seconds: Finite = Field(60.0, gt=0, description="The longest such time.")
     warm_start: bool = Field(
         False,
         description="Whether this machine's processes are forked from one that has loaded what they need already: they "

@@ -172,7 +172,7 @@ class Attempt:
         return None
 
     def resume(self) -> None:
-        """The task is in the pane already: keep its record on disk, in case the broker forgets it."""
+        """The task is in the pane already: keep its record, in case the broker forgets it, and tell the fleet."""
         self._spec = self._agent.trees.resume(self._spec, self._folder)
         account = self._records.account(self._spec.id)
         self._report.keep(account)
@@ -181,6 +181,7 @@ class Attempt:
         presence = self._agent.presence
         if presence.journal.current and self._delivery:
             presence.remember(current=presence.journal.current.model_copy(update={"delivery": self._delivery.tag}))
+        presence.beat()  # nothing else changes now that would tell the fleet that it is watched again
 
     def go_on(self) -> TaskResult | None:
         """Have a new program go on with a task that the one before it was killed with, if that is so.

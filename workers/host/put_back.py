@@ -81,7 +81,13 @@ def put_back_for_machine(fleet: Fleet) -> None:
 
 
 def reclaim(folder: Path, agent_id: str, current: CurrentAttempt, fleet: Fleet) -> None:
-    """Queue the task that the pane was left with for the agent's next worker, ahead of all others."""
+    """Queue the task that the pane was left with for the agent's next worker, ahead of all others.
+
+    The lease of a worker that died is not waited for. The caller has the lock of the agent's folder, or has seen that
+    nobody has it: the kernel lets go of it only when the worker ends, so nobody renews or settles that delivery any
+    more. And nothing begins twice: a tag stands for one delivery and moves it in one step, here or where somebody finds
+    the lease ended, whoever comes first; who takes the message finds in the record that the task is this agent's.
+    """
     queue, step = agent_queue(agent_id), Priority.URGENT.step
     kept = AttemptFolder(folder / "runs", current.task_id, current.attempt).recall()
     if kept is None or TaskState(kept[0]["state"]) not in HELD:

@@ -178,7 +178,8 @@ class WorkerSupervisor(threading.Thread):
     def _handle_crash(self, worker: Running, lived: float) -> None:
         """Count the crash; then pause before the next start, or put the agent in quarantine after too many in a row.
 
-        A row ends with a task that the agent has done, or with a worker that lived for long.
+        A row ends with a task that the agent has done, or with a worker that lived for long. The pause counts from the
+        start of the worker that died: one that worked for longer than that is followed at once.
         """
         settings = self._settings
         self._died_at = self._died_at or time.monotonic()
@@ -190,7 +191,7 @@ class WorkerSupervisor(threading.Thread):
             return
         if crashes < settings.quarantine_crashes:
             first, longest = settings.restart_backoff_seconds, settings.restart_backoff_limit_seconds
-            self.leaving.wait(backoff(crashes, first, longest))
+            self.leaving.wait(max(backoff(crashes, first, longest) - lived, 0.0))
             return
         log.error(
             "%s: in quarantine after %d crashes in a row; the end of its log, %s:\n%s",

@@ -12,7 +12,7 @@ import pytest
 from nodes import AgentWorker, Broker, Node
 from waiting import until
 
-from torch_tasks import Task, TaskState, Torch
+from torch_tasks import Task, TaskState, Torch, keys
 from torch_tasks.errors import StaleWriter
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
@@ -21,6 +21,14 @@ from torch_tasks.store.task_outcomes import Take
 
 TAKEOVER_SECONDS = 40.0
 """More than a takeover needs on a busy machine."""
+LEASE_SECONDS, HEARTBEAT_SECONDS = 300, 200
+SLOW = {
+    "TORCH_LEASE_SECONDS": f"{LEASE_SECONDS}",
+    "TORCH_HEARTBEAT_SECONDS": f"{HEARTBEAT_SECONDS}",
+    "TORCH_OFFLINE_SECONDS": "600",
+    "TORCH_TAKEOVER_SECONDS": "600",
+}
+"""Whoever waits for one of these waits longer than any worker takes to start."""
 
 
 def held(torch: Torch, folder: Path, *, gate: str = "gate", **options: object) -> Task:
@@ -174,6 +182,30 @@ def test_the_task_of_an_agent_that_a_node_worker_keeps_is_left_to_it_however_sil
     result = task.result(timeout=20)
     assert (result.agent, result.attempts) == (owner.agent_id, 1)
     assert tries(tmp_path) == [owner.agent_id]
+
+
+def test_the_next_worker_waits_neither_for_its_predecessors_lease_nor_for_a_heartbeat(
+    node: Node, torch: Torch, tmp_path: Path
+) -> None:
+    worker = node.agent_worker("developer-1", **SLOW)
+    task = held(torch, tmp_path, agent="developer-1")
+    (leased,) = fleet().client.zrange(keys.LEASES, 0, -1, withscores=True)
+    incarnation = torch.agent("developer-1").incarnation
+    worker.kill()
+    worker.restart()
+
+    def is_watched_again() -> bool:
+        info = torch.agent("developer-1")
+        return info.incarnation > incarnation and info.current_task == task.id
+
+    until(is_watched_again, "the task is watched again, as the fleet knows", HEARTBEAT_SECONDS / 2)
+    (anew,) = fleet().client.zrange(keys.LEASES, 0, -1, withscores=True)
+    assert anew[0] != leased[0], "the delivery that the dead worker held"
+    assert anew[1] - 1000 * LEASE_SECONDS < leased[1], "its lease had not ended when the next one began"
+    (tmp_path / "gate").touch()
+    result = task.result(timeout=60)
+    assert (result.status, result.answer, result.attempts) == (TaskState.SUCCEEDED, "finished\n", 1)
+    assert tries(tmp_path) == ["developer-1"]
 
 
 def test_an_agent_with_a_task_in_its_pane_goes_on_with_it_before_any_other(

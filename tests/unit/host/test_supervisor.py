@@ -152,6 +152,20 @@ def test_another_node_worker_counts_the_crashes_on_until_the_agent_is_released(
     assert crash(3).state is KeptState.RUNNING
 
 
+@pytest.mark.parametrize(("lived", "paused"), [(0.0, 10.0), (4.0, 6.0), (11.0, 0.0)])
+def test_the_pause_after_a_crash_counts_from_the_start_of_the_worker_that_died(
+    lived: float, paused: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(state_dir=tmp_path, restart_backoff_seconds=10.0)
+    folder = settings.state.agent("qa-1")
+    crashing: Any = CrashingAtOnce(folder, [0])
+    supervisor = WorkerSupervisor(AgentSpec(id="qa-1", role="qa"), settings, crashing)
+    waited: list[float] = []
+    monkeypatch.setattr(supervisor.leaving, "wait", waited.append)
+    supervisor._handle_crash(crashing, lived)
+    assert waited == [pytest.approx(paused, abs=2.0)]  # a fifth of the whole, to spread the starts
+
+
 def test_it_is_counted_how_long_an_agent_was_without_a_worker(tmp_path: Path) -> None:
     supervisor = WorkerSupervisor(
         AgentSpec(id="qa-1", role="lost"), Settings(state_dir=tmp_path), FailingOnce(OSError())
