@@ -21,6 +21,9 @@ from waiting import until
 NAME = "torch"
 SENTINELS = 3
 FAILOVER_SECONDS = 60.0
+QUICK_MS = 500
+SLOW_MS = 60_000
+"""After so long a Sentinel gives up what it does not reach; on a busy machine, not what is only slow."""
 SERVER = """\
 bind {host}
 port {port}
@@ -38,7 +41,7 @@ unixsocket {folder}/socket
 protected-mode no
 dir {folder}
 sentinel monitor {name} {where} {primary} 2
-sentinel down-after-milliseconds {name} 500
+sentinel down-after-milliseconds {name} {quick}
 sentinel failover-timeout {name} 3000
 """
 
@@ -284,12 +287,18 @@ class Forwarder:
 
 def watched(server: Process) -> dict[str, object]:
     """What a Sentinel's configuration says of the primary that it watches."""
-    return {"name": NAME, "where": server.place[0], "primary": server.port}
+    return {"name": NAME, "where": server.place[0], "primary": server.port, "quick": QUICK_MS}
 
 
 def url_of(sentinels: Sequence[Process]) -> str:
     """The broker's address by these Sentinels."""
     return f"sentinel://{';'.join('{}:{}'.format(*one.place) for one in sentinels)}/{NAME}/0"
+
+
+def set_patience(sentinels: Sequence[Process], milliseconds: int) -> None:
+    """Have these Sentinels give up what they do not reach for so long."""
+    for one in sentinels:
+        one.client.execute_command("SENTINEL", "SET", NAME, "down-after-milliseconds", milliseconds)
 
 
 def know_all(sentinels: Sequence[Process]) -> bool:

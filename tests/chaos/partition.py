@@ -23,7 +23,21 @@ import redis
 from appended import whole_lines
 from clients import read_settings_anew
 from hosts import Host, Wire, why_not
-from replicas import NAME, SERVER, WATCHER, Process, is_in_step, know_all, named_by, offset, url_of, watched
+from replicas import (
+    NAME,
+    QUICK_MS,
+    SERVER,
+    SLOW_MS,
+    WATCHER,
+    Process,
+    is_in_step,
+    know_all,
+    named_by,
+    offset,
+    set_patience,
+    url_of,
+    watched,
+)
 from waiting import until
 
 from chaos.client import Order, answer
@@ -86,6 +100,7 @@ class Divided(Wire):
         for one in self._sentinels:
             one.start()
         until(lambda: know_all(self._sentinels), "the Sentinels know both servers and each other", SETTLED_SECONDS)
+        set_patience(self._sentinels, SLOW_MS)
         keys = str(self.west.folder / "keys")
         self._patch.setenv("TORCH_KEYS_DIR", keys)  # what the fleet signed is verified here
         read_settings_anew()
@@ -101,6 +116,7 @@ class Divided(Wire):
         begins, written = time.time(), offset(self._first, "master_repl_offset")
         two_since = 0.0
         with self.west.cut_off():
+            set_patience(self._sentinels, QUICK_MS)
             ends = time.monotonic() + CUT_SECONDS
             while time.monotonic() < ends:
                 if not two_since and self._is_primary(self._second):
@@ -116,6 +132,7 @@ class Divided(Wire):
     def change_back(self) -> None:
         """Have the first server be the primary again."""
         until(lambda: know_all(self._sentinels), "the Sentinels are well", SETTLED_SECONDS)
+        set_patience(self._sentinels, SLOW_MS)
         until(self._has_changed_back, "the first server is the primary", SETTLED_SECONDS)
         until(lambda: is_in_step(self._second), "the replica is in step", SETTLED_SECONDS)
 

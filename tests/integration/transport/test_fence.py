@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import pytest
 from clients import client_of
 from pydantic import SecretStr
-from replicas import NAME, Process, Watched, url_of
+from replicas import SLOW_MS, Process, Watched, set_patience, url_of
 from waiting import until
 
 from torch_tasks import keys
@@ -21,9 +21,6 @@ from torch_tasks.errors import BrokerForgot, KnownToOneServer
 from torch_tasks.fleet import fleet
 from torch_tasks.model.broker_address import BrokerAddress
 
-SLOW_MS = 60_000
-"""So late a Sentinel gives up what it does not reach: to the end of the test it believes that all is well."""
-
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
@@ -32,8 +29,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     pair = Watched(folder / "broker", {})
     try:
         pair.start()
-        for one in pair.sentinels:
-            one.client.execute_command("SENTINEL", "SET", NAME, "down-after-milliseconds", SLOW_MS)
+        set_patience(pair.sentinels, SLOW_MS)
         with client_of(pair, folder / "state"):
             yield pair
     finally:
