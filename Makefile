@@ -6,7 +6,7 @@ BIN := .venv/bin
 # What is compiled once is there for every process that follows: each starts in two thirds of the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test newest quick lint bench bench-field chaos soak clean
+.PHONY: setup demo test newest quick lint bench bench-field bench-page chaos soak clean
 
 setup: .venv/ready
 
@@ -48,6 +48,11 @@ bench: setup
 # Torch beside plain Celery, RedBeat, the old script and CAO, in one run; in less than four minutes: FIELD=--quick
 bench-field: setup
 	$(BIN)/python -m benchmarks.field $(FIELD)
+
+# The same, and docs/benchmark.md of what it finds.
+bench-page: setup
+	$(BIN)/python -m benchmarks.field --json docs/benchmark.json $(FIELD)
+	$(BIN)/python docs/generate_benchmark.py
 
 # Faults strike for so many seconds while tasks flow: make chaos SECONDS=300 SEED=7
 SECONDS ?= 300

@@ -10,7 +10,9 @@ from celery.app.amqp import AMQP
 from torch_tasks.app import app as torch_app
 from torch_tasks.settings import settings
 
-URL = settings().broker().celery_url
+# With the login that stands in it: Torch's processes change theirs for one of their own.
+ADDRESS = settings().given_broker() or settings().broker()
+URL = ADDRESS.celery_url
 
 
 def bare_app(name: str, amqp: type[AMQP] = AMQP, **options: Any) -> Celery:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-from benchmarks.bare import bare_app
-from torch_tasks.settings import settings
+from benchmarks.bare import ADDRESS, bare_app
 
 app = bare_app("redbeat", polling_interval=None)
 app.conf.update(
-    redbeat_redis_url=settings().broker().url.get_secret_value(),  # it does not know how Celery writes a socket
+    redbeat_redis_url=ADDRESS.url.get_secret_value(),  # it does not know how Celery writes a socket
     beat_scheduler="redbeat.RedBeatScheduler",
     beat_max_loop_interval=1,
     # RedBeat's own choice is five times the interval above; in a tick that takes longer it loses its lock.

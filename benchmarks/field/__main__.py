@@ -2,6 +2,7 @@
 
     python -m benchmarks.field                          all parts, about half an hour
     python -m benchmarks.field kills --quick            one, with less patience
+    make bench-page                                     all, and docs/benchmark.md of what they find
 
 CAO's sender is tried where it is installed: in the environment that ``BENCH_CAO`` names, or on PATH. A column of
 what is not there says so.
@@ -40,10 +41,14 @@ RESULTS = Path(__file__).parents[1] / "results"
 @click.command(help=__doc__)
 @click.argument("names", nargs=-1, metavar="[PART …]", type=click.Choice(PARTS))
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write the run there, too.")
+@click.option(
+    "--note", default="", help="What a reader of the run has to know: other work on the machine, for example."
+)
 @click.option("--quick", is_flag=True, help="In less than four minutes: to see that it works.")
-def main(names: tuple[str, ...], file: Path | None, quick: bool) -> None:
+def main(names: tuple[str, ...], file: Path | None, note: str, quick: bool) -> None:
     """One part after the other, so that none is disturbed by another; one that fails does not take the rest along."""
-    run = FieldRun(_now(), quick, _machine(), {}, [])
+    run = FieldRun(_now(), quick, _machine(), {}, [], note)
+    stem = RESULTS / f"field-{run.at.replace(':', '-')[:19]}"
     with open_stage() as stage:
         run.versions = _versions()
         for name in names or PARTS:
@@ -51,15 +56,19 @@ def main(names: tuple[str, ...], file: Path | None, quick: bool) -> None:
             run.parts.append(part_of(name, partial(measure, stage, quick)))
             for text in _tables(run.parts[-1]):
                 Console().print(Markdown(text), "")
+            _write(run, stem, file)
+    if failed := [part.name for part in run.parts if part.failure]:
+        raise SystemExit(f"ended early: {', '.join(failed)}; {stem}.md has the rest")
+
+
+def _write(run: FieldRun, stem: Path, file: Path | None) -> None:
+    """All that is known by now: a run takes long, and may not come to its end."""
     text = json.dumps(run.as_json(), indent=1, ensure_ascii=False) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    stem = RESULTS / f"field-{run.at.replace(':', '-')[:19]}"
+    stem.parent.mkdir(exist_ok=True)
     stem.with_suffix(".json").write_text(text)
     stem.with_suffix(".md").write_text("\n".join([facts(run.machine, run.versions), *_all_tables(run)]))
     if file:
         file.write_text(text)
-    if failed := [part.name for part in run.parts if part.failure]:
-        raise SystemExit(f"ended early: {', '.join(failed)}; {stem}.md has the rest")
 
 
 def part_of(name: str, measure: Callable[[], Iterable[FieldFinding]]) -> FieldPart:
@@ -95,9 +104,9 @@ def _machine() -> dict[str, str]:
     """What kind of machine this is; nothing by which this very one could be found."""
     cpus = [line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     return {
-        "processors": f"{psutil.cpu_count()} of {cpus[0] if cpus else platform.machine()}",
+        "processors": f"{psutil.cpu_count()}, {cpus[0] if cpus else platform.machine()}",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "system": f"{platform.freedesktop_os_release()['PRETTY_NAME']}, Linux {platform.release()}",
+        "system": f"{platform.freedesktop_os_release()['PRETTY_NAME']}, Linux {platform.release().partition('-')[0]}",
         "tmux": said("tmux", "-V").removeprefix("tmux "),
         "Python": sys.version.split()[0],
     }

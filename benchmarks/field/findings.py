@@ -61,6 +61,8 @@ class FieldRun:
     machine: dict[str, str]
     versions: dict[str, str]
     parts: list[FieldPart]
+    note: str = ""
+    """What a reader has to know of this run."""
 
     def as_json(self) -> dict[str, Any]:
         """The run for programs."""
@@ -86,9 +88,9 @@ def shown(value: float) -> str:
 
 
 def grid(findings: Iterable[FieldFinding]) -> str:
-    """A Markdown table: a row for each measure, a column for each system, in the order in which they come."""
+    """A Markdown table: a row for each measure, a column for each system, Torch's first."""
     found = list(findings)
-    systems = list(dict.fromkeys(one.system for one in found))
+    systems = sorted(dict.fromkeys(one.system for one in found), key=lambda system: system != TORCH)
     rows = dict.fromkeys((one.measure, one.unit) for one in found)
     cells = {(one.measure, one.unit, one.system): one.cell for one in found}
     body = (
@@ -115,4 +117,4 @@ def facts(*groups: dict[str, str]) -> str:
 def _markdown(head: Sequence[str], body: Iterable[Sequence[str]], aligned: str = "---:") -> str:
     rule = ["---", *[aligned] * (len(head) - 1)]
     lines = [head, rule, *body]
-    return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
+    return "".join(f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in line)}|\n" for line in lines)

@@ -15,7 +15,7 @@ from benchmarks.harness import READY_SECONDS, Agent, Stage, await_true
 
 def measure(stage: Stage, quick: bool) -> Iterator[FieldFinding]:
     """As many of either, one after the other, each of which has had work."""
-    count, seconds = (2, 5.0) if quick else (10, 30.0)
+    count, seconds = (1, 2.0) if quick else (10, 30.0)
     with stage.agents(count) as agents:
         yield from _cost(TORCH, stage, agents, seconds)
     with ExitStack() as stack:
@@ -34,7 +34,7 @@ def _plain(stage: Stage, stack: ExitStack, number: int) -> Agent:
 
 
 def _cost(system: str, stage: Stage, agents: list[Agent], seconds: float) -> Iterator[FieldFinding]:
-    time.sleep(idle.SETTLE_SECONDS)
+    time.sleep(min(seconds, idle.SETTLE_SECONDS))
     found = idle.cost(stage, agents, seconds)
     yield FieldFinding(IDLE, "CPU of a worker", system, found.worker_cpu, "ms per second")
     yield FieldFinding(IDLE, "CPU of its terminal", system, found.terminal_cpu, "ms per second")

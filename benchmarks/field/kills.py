@@ -272,21 +272,20 @@ class KillStorm:
 
     def _recoveries(self, kills: list[Kill], tasks: list[list[EffectMark]]) -> Iterator[FieldFinding]:
         """From a worker's death to the next beginning of the task that it had."""
+        took: dict[bool, list[float]] = {False: [], True: []}
+        died: dict[str, float] = {}
+        for kill in kills:
+            again = [begun_again(marks, kill, since=died.get(kill.worker, 0)) for marks in tasks]
+            took[kill.whole] += [at - kill.at for at in again if at is not None]
+            died[kill.worker] = kill.at
         for whole, what in ((False, "worker"), (True, "worker and what it ran")):
-            took = [
-                again - kill.at
-                for kill in kills
-                if kill.whole is whole
-                for marks in tasks
-                if (again := begun_again(marks, kill)) is not None
-            ]
-            yield from spread(f"kill -9 of a {what} → its task begun again", self._system, took)
+            yield from spread(f"kill -9 of a {what} → its task begun again", self._system, took[whole])
 
 
-def begun_again(marks: list[EffectMark], kill: Kill) -> float | None:
-    """When the task was begun again that the killed worker had."""
+def begun_again(marks: list[EffectMark], kill: Kill, since: float) -> float | None:
+    """When the task was begun again that the killed worker had begun since it had died before."""
     before = [mark for mark in marks if mark.at <= kill.at]
-    if before and before[-1].what == "start" and before[-1].worker == kill.worker:
+    if before and before[-1].what == "start" and before[-1].worker == kill.worker and before[-1].at > since:
         return next((mark.at for mark in marks if mark.at > kill.at and mark.what == "start"), None)
     return None
 

@@ -1,8 +1,10 @@
-"""What the benchmark beside others makes of what it counted."""
+"""What the benchmark beside others makes of what it counted, and the page that shows one of its runs."""
 
 from __future__ import annotations
 
 import json
+import re
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +12,13 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+DATA = REPOSITORY / "docs" / "benchmark.json"
 
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.faults import FAULTS, Count  # noqa: E402
 from benchmarks.field import peers, verdicts  # noqa: E402
-from benchmarks.field.__main__ import part_of  # noqa: E402
+from benchmarks.field.__main__ import PARTS, part_of  # noqa: E402
 from benchmarks.field.findings import CAO, TORCH, FieldFinding, FieldPart, FieldRun, grid, loads  # noqa: E402
 from benchmarks.field.kills import EffectMark, Kill, begun_again, spread  # noqa: E402
 
@@ -105,15 +108,33 @@ def marks(*told: tuple[str, float, str]) -> list[EffectMark]:
         ([("start", 9, "b"), ("start", 15, "a")], None),
         ([("start", 8, "a"), ("end", 9, "a"), ("start", 15, "b")], None),
         ([("start", 9, "a"), ("end", 11, "a")], None),
+        ([("start", 3, "a"), ("start", 15, "b")], None),
         ([], None),
     ],
-    ids=["cut off", "another's", "done before", "its shell lives on", "not begun"],
+    ids=["cut off", "another's", "done before", "its shell lives on", "cut off before", "not begun"],
 )
 def test_a_task_recovers_when_it_is_begun_again(written: list[tuple[str, float, str]], when: float | None) -> None:
-    assert begun_again(marks(*written), Kill("a", 10, whole=False)) == when
+    assert begun_again(marks(*written), Kill("a", 10, whole=False), since=5) == when
 
 
 def test_percentiles_are_said_of_how_many_values_they_are() -> None:
     assert [one.cell for one in spread("m", TORCH, [1.0])] == ["1 (of 1)", "1", "1"]
     assert [one.measure for one in spread("m", TORCH, [1.0, 2.0])] == ["m, p50", "m, p95", "m, p99"]
     assert [*spread("m", TORCH, [])] == []
+
+
+# ── the page ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_page_says_what_its_data_says() -> None:
+    page = runpy.run_path(str(REPOSITORY / "docs" / "generate_benchmark.py"))["page"]()
+    assert (REPOSITORY / "docs" / "benchmark.md").read_text() == page, "run python docs/generate_benchmark.py"
+    run = FieldRun.of(json.loads(DATA.read_text()))
+    assert {part.name for part in run.parts} == set(PARTS)
+    assert all(one.cell in page for part in run.parts for one in part.findings)
+
+
+def test_the_data_is_small_and_names_nothing_of_the_machine() -> None:
+    text = DATA.read_text()
+    assert len(text) < 100_000
+    assert re.findall(r"(?:/[\w.-]+){2,}|localhost|127\.0\.0\.1", text.replace("N/A", "")) == []

@@ -420,9 +420,9 @@ def test_no_page_has_code_that_no_test_runs() -> None:
 
 
 def test_every_make_target_that_a_page_names_exists() -> None:
-    named = set(re.findall(r"(?:^|`)make ([a-z]+)", "\n".join([README, *PAGES.values()]), re.MULTILINE))
-    targets = set(re.findall(r"^([a-z]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
-    assert {"demo", "test"} <= named <= targets
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join([README, *PAGES.values()]), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+    assert {"demo", "test", "bench-field", "bench-page"} <= named <= targets
 
 
 def test_completion_is_installed_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
