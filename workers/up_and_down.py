@@ -19,7 +19,12 @@ _INTERRUPTED = "interrupted by 'torch-tasks down'"
 
 @click.command(hidden=True)
 def end_panes() -> None:
-    """End every pane that the state folder knows of, and name them; `down` runs this after the workers are gone."""
+    """End every pane that the state folder knows of, and name them, once standard input says so: the workers are gone.
+
+    `down` runs this. Without the word it ends nothing: then `down` itself has been ended.
+    """
+    if not sys.stdin.readline():
+        sys.exit(1)
     failed = False
     for folder in settings().state.agents():
         try:

@@ -78,7 +78,7 @@ COMMANDS = {
         "init": ("torch_tasks.cli.init:init", "Write a first configuration after three questions."),
         "demo": ("torch_tasks.cli.demo:demo", "Demonstrate Torch on this machine in under a minute."),
         "up": ("torch_tasks.cli.stack:up", "Run all of Torch on this machine: broker, workers, agents."),
-        "down": ("torch_tasks.cli.stack:down", "Stop everything that `up` started."),
+        "down": ("torch_tasks.cli.down:down", "Stop everything that `up` started."),
         "doctor": ("torch_tasks.cli.doctor:doctor", "Check this machine and the fleet: what works, what does not."),
         "serve": ("torch_tasks.cli.server:serve", "Serve the fleet by HTTP to programs and people elsewhere."),
         "console": ("torch_tasks.cli.console:console", "Open the fleet in a browser."),

@@ -1,4 +1,4 @@
-"""``torch-tasks up | down``, and ``supervise``, which `up` starts."""
+"""``torch-tasks up``, and ``supervise``, which it starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.console import reachable
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
-from torch_tasks.errors import BrokerAway, InvalidSettings, ProcessNotStarted
+from torch_tasks.errors import BrokerAway, ProcessNotStarted
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.broker_logins import hand_down_login
 from torch_tasks.machine.fleet_keys import require_own_fleet
@@ -25,7 +25,7 @@ from torch_tasks.machine.own_server import metrics_at, server_of
 from torch_tasks.machine.stack import FLOWER_USER, STACK_SECONDS, Stack, Supervisor
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.node import KeptAgent, KeptState
-from torch_tasks.settings import settings, settings_for_ending, unknown_variables
+from torch_tasks.settings import settings, unknown_variables
 from torch_tasks.signing.keyring import keyring
 from torch_tasks.store.tasks import demanded
 from torch_tasks.system.own_log import FOR_PEOPLE, begin_log
@@ -165,20 +165,6 @@ def _print_stack(stack: Stack, new_password: str | None) -> None:
         file = stack.settings.state.flower_password
         once = f"{new_password} (shown this once; kept in {file})"
         click.echo(f"        password {once if new_password else f'in {file}'}")
-
-
-@click.command()
-@click.option("--keep-agents", is_flag=True, help="Leave the agents' panes open; the next `up` adopts them.")
-def down(keep_agents: bool) -> None:
-    """Stop everything that `up` started: the server, Flower, beat, the workers, the agents' panes, the broker."""
-    try:
-        chosen = settings()
-    except InvalidSettings as error:
-        chosen = settings_for_ending()
-        click.echo(f"{error}; ending what runs in {chosen.state_dir} all the same", err=True)
-    with waiting("ending"):
-        ended = Stack(chosen).down(keep_agents=keep_agents)
-    click.echo(f"ended: {', '.join(ended)}" if ended else f"nothing was running in {chosen.state_dir}")
 
 
 @click.command(hidden=True)

@@ -1,7 +1,7 @@
 """The broker that this machine runs for itself: on a Unix socket in the state folder, with its data on disk.
 
 It listens on no port, so no other process can take its place while it is down and be sent the password. Valkey, Redis
-and DragonflyDB all can.
+and DragonflyDB all can. Who ends it needs no broker's client: what only a start needs is loaded there.
 """
 
 from __future__ import annotations
@@ -17,11 +17,8 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Literal, Self
 
-from kombu.transport.redis import SWEEP_BINDINGS
 from pydantic import BaseModel, ConfigDict
 
-from torch_tasks.broker.connection import answers, connect
-from torch_tasks.broker.users import password_hash
 from torch_tasks.errors import BrokerNotStarted, NothingRuns, ProcessNotStarted
 from torch_tasks.model.broker_address import OWN_PLACE, BrokerAddress
 from torch_tasks.model.broker_users import ADMIN, DEFAULT_USER, BrokerLogin, BrokerLogins, new_password, rules
@@ -30,7 +27,6 @@ from torch_tasks.state_folder import BROKER_LOGINS
 from torch_tasks.system.files import exclusive, usable, write_private
 from torch_tasks.system.own_log import LogFile
 from torch_tasks.system.processes import Processes, Running, await_ready
-from torch_tasks.transport import Gate
 
 NAME = "broker"
 PROGRAMS = ("dragonfly", "valkey-server", "redis-server")
@@ -67,6 +63,8 @@ class LocalBroker(BaseModel):
 
 def start_broker(settings: Settings) -> BrokerAddress:
     """Start this machine's own broker unless it runs, once however many call; returns when it answers."""
+    from torch_tasks.broker.connection import answers
+
     home = settings.state.broker
     with exclusive(home / "lock"):
         known = LocalBroker.read(home)
@@ -149,6 +147,9 @@ def _start(settings: Settings, former: LocalBroker | None) -> LocalBroker:
                 (home / "kept.json").unlink()
         raise BrokerNotStarted(f"this machine's broker did not start: {error}") from None
     if former is None:  # it has had no data that it could have lost
+        from torch_tasks.broker.connection import connect
+        from torch_tasks.transport import Gate
+
         Gate(connect(_address(settings, broker))).open_new()
     return broker
 
@@ -181,6 +182,8 @@ def _new_logins(settings: Settings, broker: LocalBroker) -> BrokerLogins:
 
 
 def _await_answer(running: Running, address: BrokerAddress) -> None:
+    from torch_tasks.broker.connection import answers
+
     await_ready(running, lambda: answers(address), START_SECONDS)
 
 
@@ -200,6 +203,8 @@ def _log(settings: Settings) -> Path:
 
 def valkey_config(settings: Settings, broker: LocalBroker, logins: BrokerLogins) -> str:
     """The configuration of Valkey and Redis, with every write in the append-only file within a second."""
+    from torch_tasks.broker.users import password_hash
+
     if logins.are_made:
         users = ["default off -@all", f"{ADMIN} on {password_hash(broker.password)} ~* &* +@all"]
         for role, login in logins.logins.items():
@@ -229,6 +234,8 @@ def _quoted(path: Path) -> str:
 
 def dragonfly_flags(settings: Settings) -> str:
     """The flags of DragonflyDB, which has no append-only file: a snapshot each minute and at its end."""
+    from kombu.transport.redis import SWEEP_BINDINGS
+
     lines = {
         "port": 0,
         "unixsocket": settings.state.broker_socket,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from torch_tasks.app import AGENT_OPTIONS
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.started_by_name import WARM_PARENT as WARM
 
@@ -25,6 +24,8 @@ def node(agents: Sequence[AgentSpec]) -> tuple[str, ...]:
 
 
 def agent_worker(agent: AgentSpec) -> tuple[str, ...]:
+    from torch_tasks.app import AGENT_OPTIONS  # with Celery, which the other commands are written down without
+
     return ("torch-tasks", "worker", *AGENT_OPTIONS.words(agent))
 
 

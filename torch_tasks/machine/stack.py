@@ -1,6 +1,7 @@
 """All that one machine runs: the broker, the node worker with its agent workers, beat, Flower and the server.
 
-The state folder names every running process, so that any later command finds and ends it, even after kill -9.
+The state folder names every running process, so that any later command finds and ends it, even after kill -9. Who ends
+it all needs no broker's client and no Celery: only who starts and keeps it loads them.
 """
 
 from __future__ import annotations
@@ -24,9 +25,6 @@ from pathlib import Path
 
 import psutil
 
-from torch_tasks.app import app
-from torch_tasks.broker.connection import connect
-from torch_tasks.broker.memory import MemoryLog, memory_of
 from torch_tasks.errors import (
     InvalidSettings,
     NotEnded,
@@ -58,6 +56,8 @@ STACK_SECONDS = 30.0
 FLOWER_USER = "torch"
 #: What the paths of `up`'s Flower begin with, so that the server can pass them on.
 FLOWER_PATH = "/flower"
+END_THEM = "end them\n"
+"""What the process that ends the panes is told when the workers are gone."""
 _TAIL_BYTES, _WORDS = 4096, 250
 #: The fact in a supervisor's record that names the process that has started it.
 _STARTER = "started by"
@@ -160,6 +160,8 @@ class Stack:
 
     def refresh_flower(self) -> bool:
         """Make Flower read the workers and their queues again, which by itself it does only when it starts."""
+        from torch_tasks.app import app
+
         app.control.heartbeat()
         return self._ask_flower("/api/workers?refresh=1")
 
@@ -222,6 +224,7 @@ class Stack:
     def _end_all(self, *, keep_agents: bool) -> list[str]:
         ended: list[str] = []
         troubles: list[str] = []
+        pane_ender = None if keep_agents else self._pane_ender()
         steps: list[Callable[[], Iterable[str]]] = [
             partial(self._end_recorded, "up"),
             partial(self._end_unrecorded, "up"),  # from here on, nothing is started again
@@ -229,7 +232,7 @@ class Stack:
             self._end_agent_workers,
             partial(self._end_recorded, WARM),
             self._end_unrecorded,
-            *(() if keep_agents else (self._end_panes,)),
+            *(() if keep_agents else (partial(self._end_panes, pane_ender),)),
             lambda: ["broker"] if broker.stop_broker(self.settings, GRACE) else [],
             self._end_unrecorded_brokers,
         ]
@@ -280,15 +283,38 @@ class Stack:
         end_all(left, GRACE)
         return [f"broker (process {process.pid}, which had no record)" for process in left]
 
-    def _end_panes(self) -> Iterator[str]:
+    def _pane_ender(self) -> subprocess.Popen[str] | None:
+        """What ends the panes once it is told to; until then it loads what it needs, beside what else ends.
+
+        None if it cannot be started.
+        """
         # Whatever is wrong with the settings, the panes are ended: without them.
         env = {name: value for name, value in os.environ.items() if not name.startswith("TORCH_")}
-        nothing = {"TORCH_CONFIG_DIR": str(self.settings.state.run / "no-configuration")}
-        done = self._run(commands.END_PANES, {**env, **nothing})
-        for agent in done.stdout.split():
+        folders = {
+            "TORCH_CONFIG_DIR": str(self.settings.state.run / "no-configuration"),
+            "TORCH_STATE_DIR": str(self.settings.state_dir),
+        }
+        pipe = subprocess.PIPE
+        with suppress(OSError):
+            return subprocess.Popen(
+                commands.runnable(commands.END_PANES),
+                env={**env, **folders},
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+            )
+        return None
+
+    def _end_panes(self, begun: subprocess.Popen[str] | None) -> Iterator[str]:
+        ender = begun or self._pane_ender()
+        if ender is None:
+            raise NotEnded("the agents' panes could not be ended: no process can be started for that")
+        said, wrong = ender.communicate(END_THEM)
+        for agent in said.split():
             yield f"pane of {agent}"
-        if done.returncode:
-            raise NotEnded(f"the agents' panes could not be ended: {done.stderr.strip()}")
+        if ender.returncode:
+            raise NotEnded(f"the agents' panes could not be ended: {wrong.strip()}")
 
     def _refuse_in_pane(self, command: str) -> None:
         if agent := agent_around(self.settings.state):
@@ -310,7 +336,6 @@ class Supervisor:
         self._stack = stack
         self._started: dict[str, Running] = {}
         self._crashes: dict[str, int] = {}
-        self._memory = MemoryLog()
         self._not_before: dict[str, float] = {}
         self._starters: dict[str, Callable[[], Running]] = {"node": lambda: stack.start("node", commands.node(agents))}
         if beat:
@@ -322,6 +347,10 @@ class Supervisor:
 
     def run(self, ready: Callable[[], bool], shape: Callable[[], object]) -> None:
         """Restart what has ended, again and again; refresh Flower when the fleet's shape changes."""
+        from torch_tasks.broker.connection import connect
+        from torch_tasks.broker.memory import MemoryLog, memory_of
+
+        memory = MemoryLog()
         while not self.leaving.is_set() and not (self._start_missing() and ready()):
             self.leaving.wait(0.1)
         self._stack.ready_file.touch()
@@ -331,7 +360,7 @@ class Supervisor:
                 self._start_missing()
                 if self._stack.settings.broker_url is None:
                     broker.put_log_aside_if_full(self._stack.settings)
-                    self._memory.note(memory_of(connect()))
+                    memory.note(memory_of(connect()))
                 if seen != (now := shape()) and self._stack.refresh_flower():
                     seen = now
             except TorchError as error:  # after the first start, tried again until `down` is called
