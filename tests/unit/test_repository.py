@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,16 @@ def test_the_top_level_holds_what_it_shall_and_nothing_else() -> None:
 
 def test_no_module_outgrows_one_sitting() -> None:
     assert not too_long()
+
+
+@pytest.mark.parametrize("is_of_real_agents", [False, True])
+def test_no_two_files_of_tests_that_run_together_have_one_name(is_of_real_agents: bool) -> None:
+    tests = [file for file in files() if file.parts[0] == "tests" and file.match("test_*.py")]
+    together = [file for file in tests if (file.parts[1] == "real_agents") is is_of_real_agents]
+    outside = [file for file in together if not (REPOSITORY / file.parent / "__init__.py").exists()]
+    names = Counter(file.name for file in outside)
+    assert len(outside) > 10
+    assert [name for name, times in names.items() if times > 1] == []  # pytest would not collect the second one
 
 
 # ── versions ─────────────────────────────────────────────────────────────────────────────────────────────────────
