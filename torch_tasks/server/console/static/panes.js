@@ -8,17 +8,23 @@ const inView = new Set();
 const known = new WeakSet();
 const left = new WeakSet(); // from whose newest line a person has scrolled up
 const shownAt = new WeakMap(); // how far each was scrolled here
+const HANDS = ["wheel", "touchmove", "pointerdown", "pointermove", "keydown"];
+const HAND_MS = 1500; // what scrolls so long after is no person's doing
+let handAt = -HAND_MS;
 const looking = new IntersectionObserver((seen) => {
   for (const one of seen) one.isIntersecting ? inView.add(one.target) : inView.delete(one.target);
   follow();
 });
-const resized = new ResizeObserver((seen) => { // a phone's keyboard comes and goes
-  for (const one of seen) if (!left.has(one.target)) showNewest(one.target);
+const resized = new ResizeObserver((seen) => { // a phone's keyboard comes and goes, letters are drawn anew
+  for (const pane of new Set(seen.map((one) => one.target.closest("[data-pane]")))) {
+    if (pane && !left.has(pane)) showNewest(pane);
+  }
 });
 
 /** Show every element with `data-pane`, those that come later, too. */
 export function showPanes() {
   find();
+  for (const kind of HANDS) document.addEventListener(kind, () => (handAt = performance.now()), { passive: true, capture: true });
   document.addEventListener("torch-shown", find);
   live.addEventListener("pane", (event) => show(JSON.parse(event.data)));
 }
@@ -78,8 +84,14 @@ function showNewest(pane) {
 
 function noteScroll(pane) {
   if (pane.scrollTop === shownAt.get(pane)) return; // nobody's doing but this page's, whatever has changed since
-  if (pane.scrollTop < newest(pane) - NEAR) left.add(pane);
-  else left.delete(pane);
+  if (pane.scrollTop >= newest(pane) - NEAR) left.delete(pane);
+  else if (left.has(pane) || isByPerson()) left.add(pane);
+  else showNewest(pane);
+}
+
+/** Whether a person is there who may have scrolled; who searches the page does so in a field outside of it. */
+function isByPerson() {
+  return performance.now() - handAt < HAND_MS || !document.hasFocus();
 }
 
 /** How far it is scrolled when it ends with the last row that has something in it; who types sees the cursor, too. */
@@ -100,6 +112,7 @@ function rowsOf(pane, columns) {
     screen = document.createElement("div");
     screen.className = "screen";
     pane.append(screen);
+    if (!isSmall(pane)) resized.observe(screen);
   }
   if (screen.dataset.columns !== String(columns)) {
     screen.dataset.columns = columns;
