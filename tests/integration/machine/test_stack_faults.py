@@ -161,13 +161,14 @@ def test_down_needs_no_right_settings(machine: Machine) -> None:
     assert stays_clean(machine)
 
 
+@pytest.mark.timeout(240)
 def test_down_ends_the_rest_when_one_thing_is_broken_and_names_it(machine: Machine) -> None:
     machine.torch("up", "--detach", *ONE_AGENT, "--agent", "zoe:developer")
     journal = machine.state / "agents" / "dev-1" / "journal.json"
     journal.write_text("{")
     machine.living("broker").send_signal(signal.SIGSTOP)
     (machine.state / "run" / "node.json").write_text("{")
-    done = machine.torch("down", code=1, seconds=100)
+    done = machine.torch("down", code=1, seconds=200)
     assert f"the journal {journal} cannot be read" in done.stderr
     assert "pane of zoe" in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from hostile import NO_JSON, WRONG, task_message
 
 from torch_tasks.errors import Unreadable
 from torch_tasks.settings import settings
+from torch_tasks.signing import enforcement
 from torch_tasks.transport.envelope import LOSSES, LOSSES_HEADER, delivered, losses, message_id
 
 TAG = "tag:work"
 
 
 @pytest.fixture(autouse=True)
-def whoever_wrote_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def whoever_wrote_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a signature says is not looked at here, nor who would have signed such things."""
-    monkeypatch.setenv("TORCH_SIGNING", "off")
-    settings.cache_clear()
-    yield
-    monkeypatch.undo()
-    settings.cache_clear()
+    unsigned = settings().model_copy(update={"signing": "off"})
+    monkeypatch.setattr(enforcement, "settings", lambda: unsigned)
 
 
 @pytest.mark.parametrize("name", WRONG)
