@@ -45,7 +45,7 @@ lint: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
-# Torch beside plain Celery, RedBeat, the old script and CAO, in one run; in less than four minutes: FIELD=--quick
+# Torch beside plain Celery, RedBeat, the old script and CAO, in one run; in less than ten minutes: FIELD=--quick
 bench-field: setup
 	$(BIN)/python -m benchmarks.field $(FIELD)
 

@@ -32,10 +32,10 @@ HEAD = """\
 # The benchmark
 
 Torch beside what does parts of the same: plain Celery, RedBeat, the script of the Tmux Orchestrator that Torch
-replaces, and the sender of AWS's CLI Agent Orchestrator (CAO), in one run, on the same machine, with the same faults.
+replaces, and the sender of AWS's CLI Agent Orchestrator (CAO), on the same machine, with the same faults.
 What Torch loses is said [below](#what-torch-loses).
 
-- `make bench-field` repeats it, in about half an hour; `make bench-field FIELD=--quick` in less than four minutes, with
+- `make bench-field` repeats it, in about half an hour; `make bench-field FIELD=--quick` in less than ten minutes, with
   few repetitions. It prints these tables and writes them, with the raw data, to `benchmarks/results`.
   `make bench-page` writes this page anew.
 - CAO's sender takes part where it is installed: in the environment that `BENCH_CAO` names, or on PATH. No sender of

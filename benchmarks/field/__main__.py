@@ -44,7 +44,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 @click.option(
     "--note", default="", help="What a reader of the run has to know: other work on the machine, for example."
 )
-@click.option("--quick", is_flag=True, help="In less than four minutes: to see that it works.")
+@click.option("--quick", is_flag=True, help="In less than ten minutes: to see that it works.")
 def main(names: tuple[str, ...], file: Path | None, note: str, quick: bool) -> None:
     """One part after the other, so that none is disturbed by another; one that fails does not take the rest along."""
     run = FieldRun(_now(), quick, _machine(), {}, [], note)
