@@ -153,15 +153,17 @@ class TorchTimetable(BeatsTimetable):
                 fleet().registry.heartbeat(agent)
 
         Thread(target=live, daemon=True).start()
-        with self.stage.worker("torch_tasks", "--node", log="field-node", TORCH_AGENTS="[]", **ROOM):
-            log = self.stage.folder / "field-node.log"
-            await_true(lambda: " ready." in log.read_text(), READY_SECONDS, "the node worker is ready")
-            yield
-        stop.set()
+        try:
+            with self.stage.worker("torch_tasks", "--node", log="field-node", TORCH_AGENTS="[]", **ROOM):
+                log = self.stage.folder / "field-node.log"
+                await_true(lambda: " ready." in log.read_text(), READY_SECONDS, "the node worker is ready")
+                yield
+        finally:
+            stop.set()
 
     def arrivals(self) -> Arrivals:
         """Moments by the broker's clock, which is this machine's."""
-        [numbers] = [{derived_id(one.id, one.schedule.at, AGENT): number for number, one in enumerate(self._asked)}]
+        numbers = {derived_id(one.id, one.schedule.at, AGENT): number for number, one in enumerate(self._asked)}
         return [
             (numbers[entry.message_id], int(entry.number.partition("-")[0]) / 1000)
             for entry in fleet().inboxes.waiting(AGENT)

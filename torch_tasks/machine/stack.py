@@ -91,7 +91,7 @@ class Stack:
         wanted = agents or self.settings.agents
         for agent in wanted:
             require_short(self.settings.state.agent(agent.id) / TMUX)
-        done = self._run((*commands.CHECK_AGENTS, *(agent.short() for agent in agents)), os.environ)
+        done = self._run((*commands.CHECK_AGENTS, *(agent.short() for agent in agents)))
         if done.returncode:
             raise InvalidSettings(done.stderr.strip().removeprefix("Error: "))
         unstartable: dict[str, str] = json.loads(done.stdout)
@@ -224,7 +224,10 @@ class Stack:
     def _end_all(self, *, keep_agents: bool) -> list[str]:
         ended: list[str] = []
         troubles: list[str] = []
-        pane_ender = None if keep_agents else self._pane_ender()
+        pane_ender: subprocess.Popen[str] | None = None
+        if not keep_agents:
+            with suppress(OSError):  # it is tried again, and named then
+                pane_ender = self._pane_ender()
         steps: list[Callable[[], Iterable[str]]] = [
             partial(self._end_recorded, "up"),
             partial(self._end_unrecorded, "up"),  # from here on, nothing is started again
@@ -283,11 +286,8 @@ class Stack:
         end_all(left, GRACE)
         return [f"broker (process {process.pid}, which had no record)" for process in left]
 
-    def _pane_ender(self) -> subprocess.Popen[str] | None:
-        """What ends the panes once it is told to; until then it loads what it needs, beside what else ends.
-
-        None if it cannot be started.
-        """
+    def _pane_ender(self) -> subprocess.Popen[str]:
+        """What ends the panes once it is told to; until then it loads what it needs, beside what else ends."""
         # Whatever is wrong with the settings, the panes are ended: without them.
         env = {name: value for name, value in os.environ.items() if not name.startswith("TORCH_")}
         folders = {
@@ -295,21 +295,11 @@ class Stack:
             "TORCH_STATE_DIR": str(self.settings.state_dir),
         }
         pipe = subprocess.PIPE
-        with suppress(OSError):
-            return subprocess.Popen(
-                commands.runnable(commands.END_PANES),
-                env={**env, **folders},
-                stdin=pipe,
-                stdout=pipe,
-                stderr=pipe,
-                text=True,
-            )
-        return None
+        argv = commands.runnable(commands.END_PANES)
+        return subprocess.Popen(argv, env={**env, **folders}, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
     def _end_panes(self, begun: subprocess.Popen[str] | None) -> Iterator[str]:
         ender = begun or self._pane_ender()
-        if ender is None:
-            raise NotEnded("the agents' panes could not be ended: no process can be started for that")
         said, wrong = ender.communicate(END_THEM)
         for agent in said.split():
             yield f"pane of {agent}"
@@ -323,8 +313,8 @@ class Stack:
                 "run it in a terminal of your own"
             )
 
-    def _run(self, command: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        env = {**env, "TORCH_STATE_DIR": str(self.settings.state_dir)}
+    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir)}
         return subprocess.run(commands.runnable(command), env=env, capture_output=True, text=True, check=False)
 
 

