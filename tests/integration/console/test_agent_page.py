@@ -166,6 +166,19 @@ def test_the_newest_line_stays_in_view_unless_somebody_has_scrolled_up(window: W
     until(lambda: place(window)[0] == 0, "what stands at the top of an empty screen is in view")
 
 
+def test_the_terminal_stays_as_it_is_while_what_stands_above_it_comes_and_goes(window: Window, torch: Torch) -> None:
+    does(torch, "for n in $(seq 90); do echo kept-$n; done")
+    expect(pane(window)).to_contain_text("kept-90")
+    until(lambda: is_at_end(window), "the newest line is in view")
+    pane(window).focus()
+    torch.pause(agent=AGENT, reason="somebody looks")
+    expect(window.page.locator("#hold")).to_contain_text("somebody looks")
+    torch.resume(agent=AGENT)
+    expect(window.page.locator("#hold")).to_have_count(0)
+    assert is_at_end(window)
+    expect(pane(window)).to_be_focused()
+
+
 def test_the_page_shows_what_it_did_lately_and_its_tasks(window: Window, torch: Torch) -> None:
     done = torch.enqueue("echo lately", title="Something of its own", agent=AGENT)
     done.result(timeout=60)

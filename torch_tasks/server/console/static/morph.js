@@ -16,13 +16,18 @@ export function morph(old, fresh) {
   }
 }
 
+/** Text belongs to the element before it: where one goes, its text goes, and none that stays has to move. */
 function byKey(parent) {
   const found = new Map(), seen = new Map();
+  let before = "";
   for (const node of parent.childNodes) {
-    const sort = `${node.nodeName} ${node.classList?.[0] ?? ""}`;
+    const isElement = node.nodeType === Node.ELEMENT_NODE;
+    const sort = isElement ? `${node.nodeName} ${node.classList[0] ?? ""}` : `${node.nodeName} after ${before}`;
     const count = seen.get(sort) ?? 0;
     if (!node.id) seen.set(sort, count + 1);
-    found.set(node.id ? `#${node.id}` : `${sort} ${count}`, node);
+    const key = node.id ? `#${node.id}` : `${sort} ${count}`;
+    if (isElement) before = key;
+    found.set(key, node);
   }
   return found;
 }
