@@ -237,7 +237,7 @@ TASK_MODULES = (
     "torch_tasks.checkins.celery_tasks",
     "torch_tasks.orchestration.housekeeping",
     "torch_tasks.orchestration.node_tasks",
-    "torch_tasks.orchestration.scaling",
+    "torch_tasks.orchestration.scale_task",
     "torch_tasks.backup.node_parts",
 )
 """Where Torch's Celery tasks are."""

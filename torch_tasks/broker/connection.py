@@ -28,8 +28,6 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
 from redis.utils import str_if_bytes
-from tenacity import Retrying, retry_if_exception, stop_after_delay
-from tenacity.wait import wait_random_exponential
 
 from torch_tasks.broker.following import FollowingConnection
 from torch_tasks.broker.logins import OwnLogin
@@ -286,6 +284,10 @@ class PatientPool(redis.ConnectionPool):
                 raise error
             if self._address.place == OWN_PLACE and own_broker.is_gone(settings().state):
                 raise nothing_runs()
+            # With Tornado, where that is installed; only who waits for a broker needs them.
+            from tenacity import Retrying, retry_if_exception, stop_after_delay
+            from tenacity.wait import wait_random_exponential
+
             trying = Retrying(
                 retry=retry_if_exception(_is_worth_waiting),
                 stop=stop_after_delay(left),

@@ -12,7 +12,6 @@ from torch_tasks.cli.names import NODE
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table
 from torch_tasks.cli.tables import Column, state, wrapped
-from torch_tasks.cli.workers import become_celery
 from torch_tasks.client import Torch, await_empty
 from torch_tasks.link import perform
 from torch_tasks.model.near import did_you_mean
@@ -61,6 +60,8 @@ class _Node(click.Group):
             if {"-h", "--help"} & set(ctx.obj):
                 click.echo(ctx.get_help() + "\n\nThe node worker's own options:\n")
                 sys.stdout.flush()
+            from torch_tasks.cli.workers import become_celery
+
             become_celery(("--node", *ctx.obj))
             return None
         return super().invoke(ctx)

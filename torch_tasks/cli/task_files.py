@@ -11,7 +11,6 @@ import click
 
 from torch_tasks.cli.output import as_json
 from torch_tasks.client import Torch
-from torch_tasks.tasks.task_file import read_tasks
 
 
 def run_file(
@@ -27,6 +26,8 @@ def run_file(
     """Enqueue the tasks of a file and print their ids; with ``wait``, how each ended instead."""
     if agent_kind:
         fields["skills"] = [*fields.get("skills", ()), agent_kind]
+    from torch_tasks.tasks.task_file import read_tasks
+
     tasks = Torch().enqueue_many(read_tasks(path, fields), spool=spool)
     if not wait:
         ids = [{"id": task.id} for task in tasks]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
+from torch_tasks import operations
 from torch_tasks.errors import TaskNotFinished, TaskNotFound
 from torch_tasks.link import Link
-from torch_tasks.operations import tasks
 from torch_tasks.operations.operation import WAIT_SECONDS, Asked, Operation, Reply
 
 _PAUSE_SECONDS = 0.2
@@ -16,15 +16,15 @@ class FarTaskLink:
     """Asks the other fleet about the task, and waits a while if it is still on its way there."""
 
     def __init__(self, task_id: str, home: Link, far: Link) -> None:
-        self._itself = tasks.OfTask.build(task_id=task_id)
+        self._itself = operations.tasks.OfTask.build(task_id=task_id)
         self._home = home
         self._far = far
 
     def perform(self, operation: Operation[Asked, Reply], asked: Asked, key: str | None = None) -> Reply:
-        if operation.name == tasks.is_spooled.name:
+        if operation.name == operations.tasks.is_spooled.name:
             return self._home.perform(operation, asked, key)
         deadline = time.monotonic() + WAIT_SECONDS
-        while self._home.perform(tasks.is_spooled, self._itself):
+        while self._home.perform(operations.tasks.is_spooled, self._itself):
             if time.monotonic() >= deadline:
                 raise TaskNotFinished(
                     f"task {self._itself.task_id} waits here for the way to its fleet, which does not take it now; it "

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypedDict
 
+from torch_tasks import operations
 from torch_tasks.errors import SpawnFailed, StillWorking
 from torch_tasks.facades.polling import turns
 from torch_tasks.link import Link
@@ -14,7 +15,6 @@ from torch_tasks.link.raised import error_named
 from torch_tasks.model.agent import Lifetime, RetirementReport, RetireMode
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.spawn import SpawnOutcome, SpawnTicket
-from torch_tasks.operations import agents, nodes
 
 
 class SpawnFields(TypedDict, total=False):
@@ -83,7 +83,9 @@ class SpawnHandle:
 
     def _outcome_within(self, seconds: float) -> SpawnOutcome | None:
         if self._outcome is None:
-            self._outcome = self._link.perform(agents.spawned, agents.AwaitSpawn.build(id=self.id, seconds=seconds))
+            self._outcome = self._link.perform(
+                operations.agents.spawned, operations.agents.AwaitSpawn.build(id=self.id, seconds=seconds)
+            )
         return self._outcome
 
 
@@ -97,14 +99,16 @@ def retire(
     timeout: float | None = None,
 ) -> RetirementReport | None:
     """End an agent; see :meth:`torch_tasks.Torch.retire`."""
-    link.perform(agents.retire, agents.Retire.build(agent_id=agent_id, leave=leave, note=note))
+    link.perform(operations.agents.retire, operations.agents.Retire.build(agent_id=agent_id, leave=leave, note=note))
     return _await_retirement(agent_id, timeout, link) if wait else None
 
 
 def await_empty(node: str, timeout: float, link: Link | None = None) -> None:
     """Return when no agent works on this node; :class:`StillWorking` if that takes longer than ``timeout`` seconds."""
     for seconds in turns(timeout):
-        left = (link or own_link()).perform(nodes.at_work, nodes.AwaitEmpty.build(node=node, seconds=seconds))
+        left = (link or own_link()).perform(
+            operations.nodes.at_work, operations.nodes.AwaitEmpty.build(node=node, seconds=seconds)
+        )
         if not left:
             return
     at_work = ", ".join(f"{agent} (task {task})" for agent, task in left)
@@ -116,10 +120,10 @@ def await_empty(node: str, timeout: float, link: Link | None = None) -> None:
 
 def _await_retirement(agent_id: str, timeout: float | None, link: Link) -> RetirementReport:
     for seconds in turns(timeout):
-        asked = agents.AwaitRetirement.build(agent_id=agent_id, seconds=seconds)
-        if report := link.perform(agents.retired, asked):
+        asked = operations.agents.AwaitRetirement.build(agent_id=agent_id, seconds=seconds)
+        if report := link.perform(operations.agents.retired, asked):
             return report
-    task = link.perform(agents.get, agents.OfAgent.build(agent_id=agent_id)).current_task
+    task = link.perform(operations.agents.get, operations.agents.OfAgent.build(agent_id=agent_id)).current_task
     raise StillWorking(
         f"agent {agent_id} still {f'works on task {task}' if task else 'has not ended'} after "
         f"{describe_duration(timeout or 0)}; it takes no new tasks and retires by itself. "

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
+from torch_tasks import operations
 from torch_tasks.errors import BadSignature, TaskNotFinished
 from torch_tasks.link import Link
 from torch_tasks.link import link as own_link
@@ -15,7 +16,6 @@ from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.task import HistoryEntry, Permissions, Priority, TaskRecord, TaskResult, TaskState
 from torch_tasks.model.trace import Trace
-from torch_tasks.operations import tasks
 from torch_tasks.operations.operation import WAIT_SECONDS
 
 _FOLLOW_SECONDS = 1.0
@@ -62,23 +62,23 @@ class Task:
     @property
     def spooled(self) -> bool:
         """Whether the task waits on this machine's disk, because the broker was away when it was enqueued."""
-        return self._link.perform(tasks.is_spooled, self._itself)
+        return self._link.perform(operations.tasks.is_spooled, self._itself)
 
     def record(self) -> TaskRecord:
         """The task's record; ``unroutable`` says that it waits and no online agent can do it."""
-        return self._link.perform(tasks.get, self._itself)
+        return self._link.perform(operations.tasks.get, self._itself)
 
     def history(self) -> list[HistoryEntry]:
         """The task's history, oldest first."""
-        return self._link.perform(tasks.history, self._itself)
+        return self._link.perform(operations.tasks.history, self._itself)
 
     def trace(self) -> Trace:
         """The spans of the task, and of all tasks of its trace: waits, attempts, and what each attempt consists of."""
-        return self._link.perform(tasks.trace, self._itself)
+        return self._link.perform(operations.tasks.trace, self._itself)
 
     def replay(self) -> None:
         """Queue a dead task again, with all its retries; it keeps its id and history."""
-        self._link.perform(tasks.replay, self._itself)
+        self._link.perform(operations.tasks.replay, self._itself)
 
     def result(self, timeout: float | None = None) -> TaskResult:
         """Wait for the task's end, successful or not; :class:`TaskNotFinished` after ``timeout`` seconds.
@@ -109,29 +109,33 @@ class Task:
 
     def answer(self, reply: str) -> str:
         """Answer the agent's question and return the outcome; :class:`NotAnswered` if the agent did not get it."""
-        return self._link.perform(tasks.answer, tasks.GiveAnswer.build(task_id=self.id, reply=reply))
+        return self._link.perform(
+            operations.tasks.answer, operations.tasks.GiveAnswer.build(task_id=self.id, reply=reply)
+        )
 
     def cancel(self) -> TaskState:
         """End the task at once if no agent has begun it, else interrupt its agent; returns the state before."""
-        return self._link.perform(tasks.cancel, self._itself)
+        return self._link.perform(operations.tasks.cancel, self._itself)
 
     def handoff(self, to: str, note: str = "", questions: Iterable[str] = ()) -> Handover:
         """Interrupt the task's agent and hand the task over to another one, or to any of a role.
 
         Raises :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or :class:`InvalidHandover`.
         """
-        asked = tasks.HandOver.build(task_id=self.id, to=to, note=note, questions=tuple(questions))
-        return self._link.perform(tasks.handoff, asked)
+        asked = operations.tasks.HandOver.build(task_id=self.id, to=to, note=note, questions=tuple(questions))
+        return self._link.perform(operations.tasks.handoff, asked)
 
     @property
-    def _itself(self) -> tasks.OfTask:
-        return tasks.OfTask.build(task_id=self.id)
+    def _itself(self) -> operations.tasks.OfTask:
+        return operations.tasks.OfTask.build(task_id=self.id)
 
     def _wait(self, seconds: float, deadline: float | None, since: TaskState | None = None) -> TaskRecord:
         """The record when the task has ended, or left this state, at the latest after so long."""
         if deadline is not None:
             seconds = max(0.0, min(seconds, deadline - time.monotonic()))
-        return self._link.perform(tasks.wait, tasks.Wait(task_id=self.id, seconds=seconds, since=since))
+        return self._link.perform(
+            operations.tasks.wait, operations.tasks.Wait(task_id=self.id, seconds=seconds, since=since)
+        )
 
 
 def ids_of(given: str | Task | Iterable[str | Task]) -> list[str]:

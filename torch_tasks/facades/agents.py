@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
+from torch_tasks import operations
 from torch_tasks.link import Link
 from torch_tasks.link import link as own_link
 from torch_tasks.model.agent import AgentChange, AgentInfo, SeenAgents
-from torch_tasks.operations import agents
 from torch_tasks.operations.operation import WAIT_SECONDS, Nothing
 
 
@@ -30,28 +30,32 @@ class AgentRegistry:
     ) -> list[AgentInfo]:
         """The agents that can take such a task: free ones first, then by ``wished`` skills, success rate and load."""
         fields = {"skills": words(skills), "wished": words(wished)}
-        return self._link.perform(agents.find, agents.FindAgents.build(role=role, match=match, limit=limit, **fields))
+        return self._link.perform(
+            operations.agents.find, operations.agents.FindAgents.build(role=role, match=match, limit=limit, **fields)
+        )
 
     def get_agent(self, agent_id: str) -> AgentInfo:
         """One agent, or :class:`AgentNotFound`."""
-        return self._link.perform(agents.get, agents.OfAgent.build(agent_id=agent_id))
+        return self._link.perform(operations.agents.get, operations.agents.OfAgent.build(agent_id=agent_id))
 
     def get_all_agents(self) -> list[AgentInfo]:
         """All agents ever registered, by id, with who is online now."""
-        return self._link.perform(agents.list_agents, agents.ListAgents())
+        return self._link.perform(operations.agents.list_agents, operations.agents.ListAgents())
 
     def skills(self) -> list[str]:
         """Every skill that an agent has, online or not."""
-        return self._link.perform(agents.skills, Nothing())
+        return self._link.perform(operations.agents.skills, Nothing())
 
     def watch(self, deadline: float | None = None) -> Iterator[AgentChange]:
         """Each change from now on, until the monotonic ``deadline``."""
-        begun = self._link.perform(agents.changes, agents.AwaitChanges())
+        begun = self._link.perform(operations.agents.changes, operations.agents.AwaitChanges())
         return self._changes(SeenAgents(begun.agents), begun.place, deadline)
 
     def _changes(self, seen: SeenAgents, place: str, deadline: float | None) -> Iterator[AgentChange]:
         while (left := WAIT_SECONDS if deadline is None else min(WAIT_SECONDS, deadline - time.monotonic())) > 0:
-            new = self._link.perform(agents.changes, agents.AwaitChanges(after=place, seconds=left))
+            new = self._link.perform(
+                operations.agents.changes, operations.agents.AwaitChanges(after=place, seconds=left)
+            )
             place = new.place
             yield from seen.look(new.agents)
 

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from redis.client import PubSub
 
 from torch_tasks import keys
-from torch_tasks.app import EXPLAIN, SCROLLBACK, SHOW, TAKEOVER, app
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.errors import AgentUnavailable, InvalidMessage, NotTakenOver, PaneTaken
 from torch_tasks.fleet import fleet
@@ -72,11 +71,15 @@ def next_screen(agent_id: str, mark: str, seconds: float) -> ScreenView | None:
 
 def scrollback(agent_id: str, lines: int, skipped: int) -> DrawnScreen:
     """Rows from above the agent's screen, without the ``skipped`` ones right above it."""
+    from torch_tasks.app import SCROLLBACK
+
     return DrawnScreen.model_validate(_reply(agent_id, SCROLLBACK, {"lines": lines, "skipped": skipped}))
 
 
 def explain(agent_id: str) -> list[StateEvidence]:
     """What the agent is doing, by each source, the decisive one first."""
+    from torch_tasks.app import EXPLAIN
+
     found = _reply(agent_id, EXPLAIN)["found"]
     return [StateEvidence(source=str(source), evidence=str(evidence)) for source, evidence in found]
 
@@ -86,6 +89,8 @@ Act = Literal["take", "give back", "type", "paste", "stay"]
 
 def at_terminal(agent_id: str, act: Act, text: str = "", keys: Sequence[str] = ()) -> str | None:
     """Have a person's act done at an agent's terminal; returns who has it taken over then."""
+    from torch_tasks.app import TAKEOVER
+
     return _reply(agent_id, TAKEOVER, {"act": act, "text": text, "keys": list(keys)})["person"] or None
 
 
@@ -152,6 +157,8 @@ class ScreenFeed:
         infos = {info.agent_id: info for info in fleet().registry.get_agents(wanted)}
         online = [f"{info.agent_id}@{info.node}" for info in infos.values() if info.online]
         if online:
+            from torch_tasks.app import SHOW, app
+
             app.control.broadcast(SHOW, {"drawn": True}, destination=online)
         for agent in wanted:
             info = infos.get(agent)
@@ -181,6 +188,8 @@ def _mark_of(text: str) -> str:
 
 def _ask(agent_id: str) -> None:
     """Have the agent's worker publish its screen; one that is starting hears nothing yet, so it is asked again."""
+    from torch_tasks.app import SHOW, app
+
     until = time.monotonic() + _ANSWER_SECONDS
     while True:
         info = fleet().registry.get_agent(agent_id)  # it may live on another machine by now
@@ -193,6 +202,8 @@ def _ask(agent_id: str) -> None:
 
 def _reply(agent_id: str, command: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What the agent's worker replies to this command."""
+    from torch_tasks.app import app
+
     info = fleet().registry.get_agent(agent_id)
     with broker_errors(), app.connection_for_write() as connection:
         answers = app.control.broadcast(

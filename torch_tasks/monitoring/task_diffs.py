@@ -8,7 +8,6 @@ import uuid
 from pydantic import ValidationError
 
 from torch_tasks import keys
-from torch_tasks.app import DIFF, app
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.fleet import fleet
 from torch_tasks.model.task import TaskRecord
@@ -25,6 +24,8 @@ def changes_of_task(record: TaskRecord) -> TaskDiff:
     place = f"{record.agent} on {record.node}"
     if not any(info.online and info.node == record.node for info in known):
         return TaskDiff(why_not=f"{place}, where its tree is, is away or gone")
+    from torch_tasks.app import DIFF, app
+
     ticket = uuid.uuid4().hex
     with broker_errors(), fleet().client.pubsub(ignore_subscribe_messages=True) as answers:  # type: ignore[no-untyped-call]
         answers.subscribe(keys.task_diff(ticket))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, ValidationError
 
 from torch_tasks.caller import CallerKind, caller
-from torch_tasks.communication.messenger import Messenger
 from torch_tasks.errors import InvalidMessage, MessageNotFound, NotInPane
 from torch_tasks.model.address import Address, far_agent
 from torch_tasks.model.fields import AgentId, Model, Role, Seconds, Skill, TaskId, Text, not_blank, readable
@@ -19,6 +18,9 @@ from torch_tasks.operations.operation import WAIT_SECONDS, Access, Request, Wait
 from torch_tasks.security.rights import EVERYBODY, Right, Subject
 from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.message_audit import AuditEntry
+
+if TYPE_CHECKING:
+    from torch_tasks.communication.messenger import Messenger
 
 _Words = Annotated[Text, not_blank("say something")]
 
@@ -152,13 +154,19 @@ def _of_party(asked: OfParty) -> Subject:
     return Subject(party=asked.party)
 
 
+def _messenger(party: str | None = None) -> Messenger:
+    from torch_tasks.communication.messenger import Messenger  # reading whose a message is does without
+
+    return Messenger(party)
+
+
 def of_message(asked: OfMessage) -> Subject:
     """A message is its sender's and its receiver's own."""
     who = caller()
     if who.kind is CallerKind.PERSON:
         return Subject(party=EVERYBODY)
     try:
-        message = Messenger().record(asked.message_id).message
+        message = _messenger().record(asked.message_id).message
     except MessageNotFound:
         return Subject()
     return subject_of(message)
@@ -177,13 +185,13 @@ def send(asked: Send) -> Sent:
         fields = asked.model_dump(mode="json", exclude={"to", "sender"}, exclude_none=True)
         note = crossing.accept(send.name, asked.id, {**fields, "to": far.agent_id}, far)
         return Sent(id=asked.id, target=asked.to, state=MessageState.SPOOLED, transport="spool", note=note)
-    return Messenger(asked.sender).send(asked.to, asked.text, role=asked.role, **asked.how())
+    return _messenger(asked.sender).send(asked.to, asked.text, role=asked.role, **asked.how())
 
 
 @operation("message.ask", Right.SEND, access=Access.WRITE, about=_as_sender, needs_broker=False, verbatim=True)
 def ask(asked: Ask) -> AskedQuestion:
     """Ask an agent, and wait a while for its reply; without one, go on with message.await_reply."""
-    messenger = Messenger(asked.sender)
+    messenger = _messenger(asked.sender)
     sent = messenger.send(asked.to, asked.text, role=asked.role, **asked.how())
     return AskedQuestion(question=sent, reply=messenger.await_reply(sent.id, asked.seconds))
 
@@ -199,13 +207,13 @@ def ask(asked: Ask) -> AskedQuestion:
 )
 def await_reply(asked: AwaitMessage) -> MessageRecord | None:
     """Wait for the reply to a question, which then counts as read; nothing if there is none yet."""
-    return Messenger().await_reply(asked.message_id, asked.seconds)
+    return _messenger().await_reply(asked.message_id, asked.seconds)
 
 
 @operation("message.reply", Right.SEND, access=Access.WRITE, about=_as_sender, needs_broker=False)
 def reply(asked: SendReply) -> Sent:
     """Answer a message: its sender gets the text, and the message counts as read."""
-    return Messenger(asked.sender).reply(asked.message_id or _last_message(), asked.text, **asked.how())
+    return _messenger(asked.sender).reply(asked.message_id or _last_message(), asked.text, **asked.how())
 
 
 def _last_message() -> str:
@@ -223,32 +231,32 @@ def _last_message() -> str:
 @operation("message.broadcast", Right.SEND, access=Access.WRITE, about=_as_sender, needs_broker=False)
 def broadcast(asked: Broadcast) -> list[Sent]:
     """Send a text to every agent that is online and matches."""
-    messenger = Messenger(asked.sender)
+    messenger = _messenger(asked.sender)
     return messenger.broadcast(asked.text, role=asked.role, skills=asked.skills, project=asked.project, **asked.how())
 
 
 @operation("message.inbox", Right.READ, about=_of_party, needs_broker=False, verbatim=True)
 def inbox(asked: OfParty) -> list[MessageRecord]:
     """The messages that wait for a party, emergencies first; they stay unread."""
-    return Messenger().inbox(asked.party)
+    return _messenger().inbox(asked.party)
 
 
 @operation("message.read", Right.READ, access=Access.WRITE, about=_of_party, needs_broker=False, verbatim=True)
 def read(asked: OfParty) -> list[MessageRecord]:
     """The messages that wait for a party without a pane, marked as read."""
-    return Messenger(asked.party).read()
+    return _messenger(asked.party).read()
 
 
 @operation("message.get", Right.READ, about=of_message, needs_broker=False)
 def get(asked: OfMessage) -> MessageRecord:
     """One message: its text, how far it is, since when, and why."""
-    return Messenger().record(asked.message_id)
+    return _messenger().record(asked.message_id)
 
 
 @operation("message.await_delivery", Right.READ, about=of_message, needs_broker=False)
 def await_delivery(asked: AwaitMessage) -> MessageRecord | None:
     """Wait until the receiver has a message; returns how far it is, or nothing if the broker does not know it yet."""
-    return Messenger().await_delivery(asked.message_id, asked.seconds)
+    return _messenger().await_delivery(asked.message_id, asked.seconds)
 
 
 def _of_history(asked: GetHistory) -> Subject:
@@ -258,23 +266,23 @@ def _of_history(asked: GetHistory) -> Subject:
 @operation("message.history", Right.READ, about=_of_history, needs_broker=False)
 def history(asked: GetHistory) -> list[MessageRecord]:
     """The latest messages, oldest first: from and to one party, or all."""
-    return Messenger().history(asked.party or caller().agent, asked.limit)
+    return _messenger().history(asked.party or caller().agent, asked.limit)
 
 
 @operation("message.refused", Right.READ, about=lambda _: Subject(party=EVERYBODY), needs_broker=False)
 def refused(asked: GetRefused) -> list[AuditEntry]:
     """The latest messages that were refused or went past the broker, oldest first."""
-    return Messenger().refused(asked.limit)
+    return _messenger().refused(asked.limit)
 
 
 @operation("message.replay", Right.REVIVE, access=Access.WRITE, about=of_message, needs_broker=False)
 def replay(asked: OfMessage) -> MessageState:
     """Deliver a message after all that was given up or has expired."""
-    return Messenger().replay(asked.message_id)
+    return _messenger().replay(asked.message_id)
 
 
 @operation("message.listen", Right.READ, about=lambda _: Subject(party=EVERYBODY), needs_broker=False, verbatim=True)
 def listen(asked: Listen) -> Heard:
     """Wait for messages to agents of a role; those that are sent between two requests are not missed."""
-    messages, until = Messenger().listen(asked.role, asked.since, asked.seconds)
+    messages, until = _messenger().listen(asked.role, asked.since, asked.seconds)
     return Heard(messages=messages, until=until)

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field
 
-from torch_tasks.app import app
 from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.caller import caller
 from torch_tasks.errors import BrokerUnreachable
@@ -23,8 +22,6 @@ from torch_tasks.model.task_diff import TaskDiff
 from torch_tasks.model.task_graph import TaskGraph
 from torch_tasks.model.trace import Trace
 from torch_tasks.model.traceparent import PlaceInTrace
-from torch_tasks.monitoring.task_diffs import changes_of_task
-from torch_tasks.monitoring.traces import TraceReader
 from torch_tasks.operations import crossing
 from torch_tasks.operations.messages import subject_of
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, News, Nothing, Request, WaitSeconds, operation
@@ -33,12 +30,8 @@ from torch_tasks.orchestration.assignment import Assignment, AssignmentStatus
 from torch_tasks.security.decision import decide
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.tasks import board, recovery, requests
-from torch_tasks.tasks.batch import Batch, made_ready
 from torch_tasks.tasks.dead_letters import DeadLetters
-from torch_tasks.tasks.graph import graph_around
 from torch_tasks.tasks.handover import await_handover, hand_over
-from torch_tasks.tasks.publishing import publish
-from torch_tasks.tasks.task_file import in_order
 
 TRACEPARENT: Any = Field(None, description="The caller's span, as the W3C writes it: the task is drawn under it.")
 
@@ -101,6 +94,10 @@ def enqueue(asked: Enqueue) -> AcceptedTask:
         return AcceptedTask(id=asked.id, spooled=True)
     spec = asked.spec
     _settle(asked.spool)
+    from torch_tasks.app import app
+    from torch_tasks.tasks.batch import made_ready
+    from torch_tasks.tasks.publishing import publish
+
     [outgoing] = made_ready([spec], app, asked.traceparent)
     publish(outgoing, app, spool=asked.spool)
     return AcceptedTask(id=spec.id, spooled=asked.spool and recovery.is_spooled(spec.id))
@@ -115,6 +112,10 @@ def enqueue(asked: Enqueue) -> AcceptedTask:
 )
 def enqueue_many(asked: EnqueueMany) -> list[AcceptedTask]:
     """Hand many tasks to the fleet, all of them or none, at a fraction of what each costs by itself."""
+    from torch_tasks.app import app
+    from torch_tasks.tasks.batch import Batch, made_ready
+    from torch_tasks.tasks.task_file import in_order
+
     ordered = in_order(asked.tasks)
     _settle(asked.spool)
     waiting = Batch(made_ready(ordered, app, asked.traceparent), app, spool=asked.spool).accept()
@@ -187,6 +188,8 @@ def history(asked: OfTask) -> list[HistoryEntry]:
 @operation("task.trace", Right.LOOK, about=_of_task)
 def trace(asked: OfTask) -> Trace:
     """What became of a task, and of all tasks and messages of its trace, as spans of time: waits, attempts, phases."""
+    from torch_tasks.monitoring.traces import TraceReader
+
     reader = TraceReader(fleet(), _may_see, _may_see_message)
     return reader.around(requests.record_of(asked.task_id))
 
@@ -194,6 +197,8 @@ def trace(asked: OfTask) -> Trace:
 @operation("task.graph", Right.LOOK, about=_of_task)
 def graph(asked: OfTask) -> TaskGraph:
     """What a task waits for and what waits for it, however far away."""
+    from torch_tasks.tasks.graph import graph_around
+
     requests.record_of(asked.task_id)
     return graph_around(asked.task_id, _may_see)
 
@@ -201,6 +206,8 @@ def graph(asked: OfTask) -> TaskGraph:
 @operation("task.diff", Right.LOOK, about=_of_task)
 def diff(asked: OfTask) -> TaskDiff:
     """What a task changed in its git tree, as the machine of its agent shows it; or why that cannot be seen."""
+    from torch_tasks.monitoring.task_diffs import changes_of_task
+
     return changes_of_task(requests.record_of(asked.task_id))
 
 

@@ -12,9 +12,7 @@ from torch_tasks import keys
 from torch_tasks.fleet import fleet
 from torch_tasks.model.fields import Model, now
 from torch_tasks.model.task import TaskRecord, TaskSpec
-from torch_tasks.orchestration.scaling import scale
 from torch_tasks.started_by_name import FORM_TEAM, load
-from torch_tasks.tasks.run import run
 
 if TYPE_CHECKING:
     from torch_tasks.facades.collaboration import form_team as form_team
@@ -43,6 +41,8 @@ class Assignment(Model):
 
 def look_at_pools() -> None:
     """Run the autoscaler now instead of at beat's next time: a pool may serve what no live agent can do."""
+    from torch_tasks.orchestration.scale_task import scale
+
     scale.apply_async(expires=fleet().settings.scale_seconds)
 
 
@@ -51,6 +51,8 @@ def assign(spec: TaskSpec) -> Assignment:
 
     A spec without skills prefers agents with those that its prompt names.
     """
+    from torch_tasks.tasks.run import run
+
     if record := fleet().records.find(spec.id):
         return _known_assignment(record)
     agent_id, status = (None, AssignmentStatus.QUEUED) if spec.after else _choose(spec)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from torch_tasks.app import HOLDS_CHANGED, RESOURCES, app
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.errors import BrokerAway, BrokerUnreachable, InvalidHold, NotHeld
 from torch_tasks.fleet import fleet
@@ -110,6 +109,8 @@ def announce_local_stop() -> None:
 
 def resources_of(info: AgentInfo) -> Resources | None:
     """What an agent's terminal uses, as its worker reports; None if it does not answer."""
+    from torch_tasks.app import RESOURCES, app
+
     name = f"{info.agent_id}@{info.node}"
     with app.connection_for_write() as connection:
         answers = app.control.broadcast(
@@ -146,6 +147,8 @@ def _confirmations(names: list[str] | None) -> set[str]:
     """Those of these workers, or of all, that confirm the order now."""
     if names == []:
         return set()
+    from torch_tasks.app import HOLDS_CHANGED, app
+
     # A connection of its own, for the order is given already and one that was used long ago may be broken.
     with suppress(BrokerAway), broker_errors(), app.connection_for_write() as connection:
         answers = app.control.broadcast(

@@ -13,18 +13,15 @@ from typing import Any
 from pydantic import AwareDatetime
 
 from torch_tasks import keys
-from torch_tasks.app import app
 from torch_tasks.errors import SpawnRefused
-from torch_tasks.fleet import Fleet, fleet
+from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, Lifetime
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import Model
 from torch_tasks.model.routing import is_there, serves
 from torch_tasks.model.spawn import Pool, SpawnRequest, SpawnState
 from torch_tasks.orchestration.followups import mean_task_seconds
-from torch_tasks.orchestration.node_tasks import order_start
 from torch_tasks.store.tasks import demanded
-from torch_tasks.tasks.system_task import SystemTask
 from torch_tasks.transport.envelope import message_id
 
 log = logging.getLogger(__name__)
@@ -256,6 +253,8 @@ def start_pool_agents(
     pool: Pool, count: int, limit: int, lifetime: Lifetime, fleet: Fleet
 ) -> tuple[Sequence[str], str]:
     """Start ``count`` agents of a pool with room for ``limit``; returns which, and why not more."""
+    from torch_tasks.orchestration.node_tasks import order_start
+
     started: list[str] = []
     for _ in range(count):
         request = SpawnRequest(
@@ -268,9 +267,3 @@ def start_pool_agents(
         order_start(spawned)
         started.append(spawned.agent_id)
     return started, ""
-
-
-@app.task(base=SystemTask, name="torch.scale", is_periodic=True)
-def scale() -> dict[str, Any]:
-    """Let the pools grow; returns what was decided, and why."""
-    return Autoscaler(fleet()).step().model_dump(mode="json")

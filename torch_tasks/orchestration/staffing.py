@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any
 
 from torch_tasks import keys
-from torch_tasks.app import RETIRE, app
 from torch_tasks.caller import caller
 from torch_tasks.communication.signed_messages import signed
 from torch_tasks.errors import (
@@ -31,7 +30,7 @@ from torch_tasks.model.message import Message, MessageState, Urgency
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.model.spawn import Spawned, SpawnOutcome, SpawnRequest, SpawnTicket
 from torch_tasks.model.task import HELD, Failure, FailureKind, TaskRecord, TaskResult, TaskState
-from torch_tasks.orchestration import holds, node_tasks
+from torch_tasks.orchestration import holds
 from torch_tasks.settings import settings
 from torch_tasks.store.collaboration import ClaimStore
 from torch_tasks.tasks.forwarding import queued_tasks
@@ -51,6 +50,8 @@ def spawn(request: SpawnRequest) -> SpawnTicket:
     if not any(one.online for one in fleet().nodes.nodes()):
         raise SpawnRefused("no agent was started: no node worker is online; 'torch-tasks up' starts one")
     wire = request.model_dump(mode="json", exclude_none=True, exclude={"id"})
+    from torch_tasks.orchestration import node_tasks
+
     # The caller waits no longer than this: an agent that started later would serve no caller.
     node_tasks.spawn.apply_async(kwargs=wire, task_id=request.id, expires=_patience())
     return SpawnTicket(id=request.id, seconds=_patience())
@@ -67,6 +68,8 @@ def _result_of(task_id: str, seconds: float) -> Any:
 
     The broker is asked for it at intervals: Celery's own waiting allows one thread of a process only.
     """
+    from torch_tasks.app import app
+
     result, deadline = app.AsyncResult(task_id), time.monotonic() + seconds
     while not result.ready():
         if time.monotonic() >= deadline:
@@ -84,6 +87,9 @@ def retire(agent_id: str, leave: RetireMode, note: str = "") -> None:
     """Order the end of an agent; :func:`await_retirement` says when it has ended."""
     node, info = _node_of(agent_id)
     _require_online(agent_id, node, "cannot retire now")
+    from torch_tasks.app import RETIRE, app
+    from torch_tasks.orchestration import node_tasks
+
     order = RetireOrder(mode=leave, by=caller().name, note=note)
     fleet().client.hdel(keys.RETIREMENT_REPORTS, agent_id)
     _ask_node(node, node_tasks.retire, RetireImpossible, agent_id, order.model_dump(mode="json"))
@@ -119,6 +125,8 @@ def _require_online(agent_id: str, node: NodeInfo, what: str) -> None:
 
 def release(agent_id: str) -> None:
     """Have its node try an agent again that it left down after too many crashes, or retired."""
+    from torch_tasks.orchestration import node_tasks
+
     node, _ = _node_of(agent_id)
     _ask_node(node, node_tasks.release, NotInQuarantine, agent_id)
 

@@ -13,7 +13,6 @@ from torch_tasks.model.task import Failure, FailureKind, Priority, TaskRecord, T
 from torch_tasks.security.decision import note_denial
 from torch_tasks.store.task_fields import followers
 from torch_tasks.tasks import task_counts
-from torch_tasks.tasks.run import run
 from torch_tasks.transport.deliveries import queue_of
 from torch_tasks.transport.envelope import delivered, losses
 
@@ -53,6 +52,8 @@ class DeadLetters:
             step = record.spec.priority.step if record else Priority.NORMAL.step
             deliveries.replay(task_id, queue, step)
         elif record:
+            from torch_tasks.tasks.run import run
+
             run.apply_async((record.spec,), task_id=task_id)
             deliveries.forget_dead_letter(task_id)
 

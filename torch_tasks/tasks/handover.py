@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from torch_tasks.app import ANNOUNCE_QUEUE, LOOK, app
 from torch_tasks.caller import caller
 from torch_tasks.errors import AgentUnable, InvalidHandover, NotYours, TaskEnded, TaskNotFound
 from torch_tasks.fleet import fleet
@@ -44,6 +43,8 @@ def hand_over(
 
 def _write(record: TaskRecord, handover: Handover, agent: str | None) -> Handover | None:
     """Write it into the record and notify the owner, or move the message; None if the record has changed."""
+    from torch_tasks.app import ANNOUNCE_QUEUE, LOOK, app
+
     records, task_id = fleet().records, record.spec.id
     if record.state.ended:
         raise _ended(task_id, record.state)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 
 from torch_tasks import keys
-from torch_tasks.app import app
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.errors import LedgerUnusable
 from torch_tasks.fleet import fleet
@@ -19,7 +18,6 @@ from torch_tasks.settings import settings
 from torch_tasks.store.ledger import Ledger, Row, RowState
 from torch_tasks.store.signed_records import why_not_ended
 from torch_tasks.store.task_outcomes import Outline
-from torch_tasks.tasks.publishing import Outgoing
 from torch_tasks.transport.gate import Restored
 
 log = logging.getLogger(__name__)
@@ -234,6 +232,9 @@ class EnqueuedTasks:
 
     def _send(self, row: Row, *, has_record: bool = False) -> None:
         """Publish the row's message, unless another process is doing so or the task may have ended."""
+        from torch_tasks.app import app
+        from torch_tasks.tasks.publishing import Outgoing
+
         # It had not ended when the row was touched: its record can have expired only if it ended right afterwards.
         kept_for = int(settings().result_days * 86400) * 0.99
         if row.state is RowState.PUBLISHED and time.time() - row.touched > kept_for:

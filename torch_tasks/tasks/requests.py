@@ -7,14 +7,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from torch_tasks.app import ANSWER, app
 from torch_tasks.errors import NotAnswered
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.routing import Prospects, is_held_back
 from torch_tasks.model.task import HELD, NOT_BEGUN, HistoryEntry, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.store.task_fields import followers
-from torch_tasks.tasks import recovery, set_aside
+from torch_tasks.tasks import recovery
 
 ANSWERED, NOT_TAKEN = "answered: ", "not taken: "
 """How notes in a task's history begin that say whether the agent took an answer."""
@@ -66,6 +65,9 @@ def _awaited(record: TaskRecord) -> str:
 
 def cancel(task_id: str) -> TaskState:
     """End the task at once if no agent has begun it, else interrupt its agent; returns the state it was in."""
+    from torch_tasks.app import app
+    from torch_tasks.tasks import set_aside
+
     records = fleet().records
     state = record_of(task_id).state
     if state.ended:
@@ -141,6 +143,8 @@ def _pass_on(agent: str | None, node: str | None, task_id: str, reply: str, was_
     A worker that is coming back hears nothing yet, so it is asked again. It gives an answer once, by its ticket; what
     a worker ``was_noted`` to have done with it that died before it could say so is not asked of the next one.
     """
+    from torch_tasks.app import ANSWER, app
+
     ticket, until = uuid.uuid4().hex, time.monotonic() + _ANSWER_SECONDS
     while not was_noted():
         replies = app.control.broadcast(

@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
-from kombu.utils.json import dumps, loads
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
 from torch_tasks.caller import CallerKind
@@ -162,6 +161,8 @@ def _joined(losses: int, signature: str | None, text: str) -> str:
 
 def written(message: Mapping[str, Any], queue: str, *, lasts_seconds: float = SIGNED_SECONDS) -> str:
     """A message as it lies in this queue, signed by this node."""
+    from kombu.utils.json import dumps
+
     fields = dict(message)
     losses = int(fields.pop(LOSSES, 0))
     text, headers = dumps(fields), fields.get("headers") or {}
@@ -284,6 +285,8 @@ def losses(message: str) -> int:
 
 def _body(envelope: _Envelope, limit: int) -> Any:
     """The body as kombu will read it."""
+    from kombu.utils.json import loads
+
     text = envelope.body
     if envelope.properties.body_encoding:
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -348,3 +350,30 @@ def test_version_is_the_one_of_the_file(machine: Machine) -> None:
     written = (REPOSITORY / "VERSION").read_text()
     assert machine.torch("version").stdout == written
     assert machine.torch("--version").stdout == f"torch-tasks, version {written}"
+
+
+#: They ask the broker, and no worker.
+ASKING = (
+    "tasks", "task the-done-one", "trace the-done-one", "summary", "report", "dead list", "agents", "node list",
+    "inbox", "messages", "checkin list", "note list", "claims", "budget", "git report", "scale --dry-run",
+    "policy show",
+)  # fmt: skip
+PERFORMS = """
+import contextlib, io, json, sys
+from torch_tasks.cli import main
+codes = {}
+for words in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        codes[words] = main(words.split(), prog_name="torch-tasks", standalone_mode=False)
+heavy = {"celery", "kombu", "amqp", "billiard", "yaml", "tenacity", "httpx2", "jinja2", "starlette"}
+print(json.dumps([[words for words in codes if codes[words]], sorted(heavy & sys.modules.keys())]))
+"""
+
+
+def test_a_command_that_only_asks_the_broker_loads_what_it_needs(machine: Machine, done: str) -> None:
+    """Each would start for twice as long with Celery, which has no part in it."""
+    assert done in " ".join(ASKING)
+    argv = [sys.executable, "-c", PERFORMS, *ASKING]
+    asked = subprocess.run(argv, env=machine.env, cwd=machine.work, capture_output=True, text=True, timeout=60)
+    assert asked.stdout, asked.stderr
+    assert json.loads(asked.stdout.splitlines()[-1]) == [[], []]

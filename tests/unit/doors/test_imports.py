@@ -89,19 +89,26 @@ def test_what_an_agent_calls_from_its_pane_loads_neither_celery_nor_pydantic(sta
     assert said[-1:] == [""], said
 
 
+CELERY = {"celery", "kombu", "amqp", "billiard", "yaml", "tenacity", "httpx2"}
+
+
 @pytest.mark.parametrize(
-    ("module", "unneeded"),
+    ("modules", "unneeded"),
     [
         # an agent worker: one starts for each agent
         ("torch_tasks.workers.program", {"libtmux", "httpx2", "prometheus_client"}),
         ("torch_tasks.workers.node.node_worker", {"libtmux", "httpx2"}),
         # what ends a stack, while a person waits
         ("torch_tasks.cli.down", {"celery", "kombu", "redis", "cryptography", "libtmux", "sqlite3"}),
+        # what asks the broker, while a person waits
+        ("torch_tasks.cli.tasks, torch_tasks.operations.tasks", CELERY | {"tornado", "pybreaker"}),
+        ("torch_tasks.cli.agents, torch_tasks.cli.nodes", CELERY),
+        ("torch_tasks.cli.messages, torch_tasks.cli.checkins, torch_tasks.cli.summary, torch_tasks.cli.fleet", CELERY),
         ("torch_tasks.workers.up_and_down", {"celery", "kombu", "redis", "cryptography", "sqlite3"}),
     ],
 )
-def test_a_process_loads_no_library_that_only_others_need(module: str, unneeded: set[str]) -> None:
-    program = f"import sys, {module}; print(*{unneeded!r} & set(sys.modules))"
+def test_a_process_loads_no_library_that_only_others_need(modules: str, unneeded: set[str]) -> None:
+    program = f"import sys, {modules}; print(*{unneeded!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.split() == []
 
