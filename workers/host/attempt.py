@@ -211,8 +211,9 @@ class Attempt:
         self._agent.presence.show(AgentState.WORKING, task=self._spec.id)
         limit = self._limit()
         while True:
-            ending = self._look()
-            facts = self._facts(ending, limit)
+            is_alive = self._terminal.is_alive
+            ending = self._look() if is_alive else self._kind.ending(self._folder)
+            facts = self._facts(ending, limit, is_alive=is_alive)
             match what_ends(facts):
                 case None:
                     self._agent.deliver_during_task(self._folder)
@@ -238,11 +239,10 @@ class Attempt:
         agent.presence.show(AgentState.WORKING, task=self._spec.id)
         return None
 
-    def _facts(self, ending: ProgramEnding | None, limit: TimeLimit) -> AttemptFacts:
+    def _facts(self, ending: ProgramEnding | None, limit: TimeLimit, *, is_alive: bool) -> AttemptFacts:
         agent, record = self._agent, self._seen.look(is_last=ending is not None)
         handover = record.handover if record else None
         self._interruption = agent.holds.interruption
-        is_alive = self._terminal.is_alive
         return AttemptFacts(
             has_ended=ending is not None,
             is_halted=self._interruption is not None,
@@ -275,10 +275,8 @@ class Attempt:
 
     def _look(self) -> ProgramEnding | None:
         """The task's ending if there is one; else help the program, and show the fleet what it does."""
-        if not self._terminal.is_alive:
-            return self._kind.ending(self._folder)
         pane = self._terminal.pane
-        with contextlib.suppress(AgentUnavailable):  # the pane died at this very moment: the caller sees it
+        with contextlib.suppress(AgentUnavailable):  # the pane died at this very moment: the next look sees it
             progress = self._kind.progress(pane, self._folder, self._spec)
             self._report.add(*progress.facts)
             self._report.write()

@@ -361,7 +361,7 @@ class Host(AgentHost):
     def _take_back(self) -> None:
         """What a choice of the task changed for later ends with it, if need be with the program."""
         with contextlib.suppress(AgentUnavailable):
-            pane = self._terminal.pane if self._terminal.is_alive else None
+            pane = self._terminal.pane if self._agent.kind.is_conversational and self._terminal.is_alive else None
             if pane and self._agent.kind.is_free(pane) and not self._agent.kind.restore(pane):
                 log.info("%s: a choice changed for later what its program asks, so a new one begins", self._spec.id)
                 self._terminal.end()

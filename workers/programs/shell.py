@@ -33,7 +33,7 @@ from torch_tasks.workers.programs.screen_reading import ScreenReading
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.submitter import Submitter
 from torch_tasks.workers.programs.turn import Turn
-from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 _SCRIPTS = Path(__file__).parent / "scripts"
 #: A longer text is sourced from its file: a text that fills the screen cannot be seen whole.
@@ -67,23 +67,26 @@ class Shell(AgentKind):
     def read(self, pane: AgentPane) -> StateReading:
         if not self.has_started:
             return StateReading(AgentState.STARTING, "prompt")
-        if self._at_prompt(pane):
+        if self._at_prompt(pane.look()):
             return StateReading(AgentState.READY, "foreground process", "the shell")
         return StateReading(AgentState.WORKING, "foreground process", "a command")
 
     def is_free(self, pane: AgentPane) -> bool:
         look = pane.look()
-        return look is not None and not look.in_use and self._is_empty(pane)
+        return look is not None and self._is_free(pane, look)
 
-    def _is_empty(self, pane: AgentPane) -> bool:
-        return self.has_started and pane.cursor_line().rstrip() == f"{self.agent_id}>"
+    def _is_free(self, pane: AgentPane, look: PaneLook) -> bool:
+        return not look.in_use and self._is_empty(pane, look)
+
+    def _is_empty(self, pane: AgentPane, look: PaneLook) -> bool:
+        return self.has_started and pane.cursor_line(look).rstrip() == f"{self.agent_id}>"
 
     def clear_input(self, pane: AgentPane) -> None:
-        if self._at_prompt(pane) and not self._is_empty(pane) and not pane.keyboard.person:
+        look = pane.look()
+        if look and self._at_prompt(look) and not self._is_empty(pane, look) and not pane.keyboard.person:
             pane.press("C-x", "C-l")
 
-    def _at_prompt(self, pane: AgentPane) -> bool:
-        look = pane.look()
+    def _at_prompt(self, look: PaneLook | None) -> bool:
         return look is not None and look.command == Path(self.config.command[0]).name
 
     def discard_input(self, pane: AgentPane) -> None:
@@ -113,7 +116,7 @@ class Shell(AgentKind):
         look = pane.look()
         # The leading space keeps the line out of the shell's history.
         line = f" . {shlex.quote(str(run.folder / 'start'))}"
-        started = look and self.is_free(pane) and pane.type_unless_used(look.used_at, text=line, keys=["Enter"])
+        started = look and self._is_free(pane, look) and pane.type_unless_used(look.used_at, text=line, keys=["Enter"])
         self._unstarted = None if started else run.folder
 
     @cached_property

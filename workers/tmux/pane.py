@@ -34,6 +34,9 @@ COLLECT_SECONDS = 1.0
 USE_SECONDS = 3
 """How long after a person's last key the pane counts as in use: the program may not have drawn that key yet."""
 
+_SIZE = ("-x", "200", "-y", "50")
+"""The screen's size, which is that of ``tmux.conf``."""
+
 _LOOK = "\t".join(
     f"#{{{name}}}"
     for name in (
@@ -153,7 +156,7 @@ class AgentPane:
         hook = [("set-hook", "-g", "pane-died", _silent_job(on_death))] if on_death else []
         session = ("new-session", "-d", "-s", name, "-c", _no_format(str(workdir)), "-P", "-F", "#{pane_id}")
         program = ("--", *_launcher(str(workdir), command))
-        size = ("set-option", "-w", "-t", f"={name}:", "window-size", "manual")  # a visitor never reflows the screen
+        size = ("resize-window", "-t", f"={name}:", *_SIZE)  # to what it has: from now on no visitor reflows the screen
         # In one tmux call, so that the hook is there even for a program that ends at once.
         starting = (*hook, (*session, *program), size)
         answer = server.launch(
@@ -254,9 +257,9 @@ class AgentPane:
         rows = self._do("capture-pane", "-p", "-e", "-S", str(-first), "-E", str(-last)).stdout
         return rows + [""] * (first - last + 1 - len(rows))
 
-    def cursor_line(self) -> str:
-        look = self._present()
-        row = str(look.cursor_y)
+    def cursor_line(self, look: PaneLook | None = None) -> str:
+        """The row in which the cursor is, or was at that look."""
+        row = str((look or self._present()).cursor_y)
         lines = self._do("capture-pane", "-p", "-S", row, "-E", row).stdout
         return lines[0].rstrip() if lines else ""
 

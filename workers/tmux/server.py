@@ -43,7 +43,6 @@ _BY_PROCESS = frozenset(
         # they may block, and would block every other command with them
         "wait-for",
         "run-shell",
-        "if-shell",
     }
 )
 _READS = ("display-message", "capture-pane", "list-", "show-")

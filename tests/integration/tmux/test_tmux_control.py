@@ -79,6 +79,24 @@ def test_threads_get_their_own_answers(start: Callable[..., AgentPane]) -> None:
         assert list(threads.map(ask, range(8))) == [[f"{n}/{call}" for call in range(200)] for n in range(8)]
 
 
+@pytest.mark.parametrize("first", ["display-message -p other", "paste-buffer -b missing", "no-such-command"])
+def test_a_command_that_runs_others_answers_once_whatever_becomes_of_them(
+    start: Callable[..., AgentPane], first: str
+) -> None:
+    server = start("cat").server
+
+    def ask(thread: int) -> None:
+        for call in range(50):
+            words = ("if-shell", "-F", "1", f"{first} ; display-message -p last", "display-message -p unchosen")
+            answer = server.cmd(*words, until=("last", "unchosen"))
+            assert answer.stdout == (["last"] if answer.ok else [])
+            assert answer.ok == first.startswith("display-message")
+            assert server.cmd("display-message", "-p", f"{thread}/{call}").stdout == [f"{thread}/{call}"]
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask, range(4)))
+
+
 def test_libtmux_objects_work_over_the_control_client(start: Callable[..., AgentPane]) -> None:
     pane = start("cat")
     [session] = ServerObjects(pane.server).sessions
