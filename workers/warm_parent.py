@@ -61,6 +61,7 @@ _PRELOADED = (
     "torch_tasks.tasks.graph",
     "torch_tasks.tasks.remote_control",
     "torch_tasks.tasks.task_file",
+    "torch_tasks.transport.message_forms",
     "torch_tasks.workers.consumer",
     "torch_tasks.workers.node.node_worker",
     "torch_tasks.workers.program",

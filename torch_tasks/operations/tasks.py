@@ -23,7 +23,6 @@ from torch_tasks.model.task_graph import TaskGraph
 from torch_tasks.model.trace import Trace
 from torch_tasks.model.traceparent import PlaceInTrace
 from torch_tasks.operations import crossing
-from torch_tasks.operations.messages import subject_of
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, News, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration import assignment
 from torch_tasks.orchestration.assignment import Assignment, AssignmentStatus
@@ -31,7 +30,6 @@ from torch_tasks.security.decision import decide
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.tasks import board, recovery, requests
 from torch_tasks.tasks.dead_letters import DeadLetters
-from torch_tasks.tasks.handover import await_handover, hand_over
 
 TRACEPARENT: Any = Field(None, description="The caller's span, as the W3C writes it: the task is drawn under it.")
 
@@ -216,6 +214,8 @@ def _may_see(task_id: str) -> bool:
 
 
 def _may_see_message(message: Message) -> bool:
+    from torch_tasks.operations.messages import subject_of
+
     return decide(caller(), Right.READ, subject_of(message)).allowed
 
 
@@ -304,6 +304,8 @@ class HandOver(OfTask):
 @operation("task.handoff", Right.CHANGE, access=Access.WRITE, about=_of_task)
 def handoff(asked: HandOver) -> Handover:
     """Hand a task over to another agent, or to any of a role; its present agent is interrupted first."""
+    from torch_tasks.tasks.handover import hand_over
+
     requests.record_of(asked.task_id)
     return hand_over(asked.task_id, asked.to, asked.note, asked.questions)
 
@@ -321,6 +323,8 @@ class HandoverProgress(Model):
 @operation("task.handed_over", Right.LOOK, about=_of_task)
 def handed_over(asked: AwaitHandover) -> HandoverProgress:
     """Wait until the agent that hands a task over has stopped working on it."""
+    from torch_tasks.tasks.handover import await_handover
+
     record, given_up = await_handover(asked.task_id, asked.seconds)
     return HandoverProgress(record=record, given_up=given_up)
 

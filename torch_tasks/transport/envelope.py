@@ -13,9 +13,9 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic import ValidationError
 
 from torch_tasks.caller import CallerKind
 from torch_tasks.errors import NotSigned, SignatureRefused, Unreadable
@@ -24,6 +24,9 @@ from torch_tasks.model.reader import LIMIT_BYTES, as_model, check_size, check_te
 from torch_tasks.signing.authority import believed, signer_as_asker
 from torch_tasks.signing.enforcement import checked, seal
 from torch_tasks.signing.signature import Purpose, signed_at
+
+if TYPE_CHECKING:
+    from torch_tasks.transport.message_forms import Envelope
 
 LOSSES = "torch-deliveries"
 """The first field of a message that was lost with its holder: how often."""
@@ -45,96 +48,6 @@ _OTHER_CELERY = (
     "publish with Torch's own Celery app (from torch_tasks.app import app) on a machine that joined the fleet, as "
     "run.delay(…) does: it signs by itself; see docs/security.md"
 )
-
-_Text = Annotated[StrictStr, Field(max_length=4096)]
-_Word = Annotated[StrictStr, Field(min_length=1, max_length=512)]
-_Count = Annotated[StrictInt, Field(ge=0, le=1 << 53)]
-_Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
-_Object = dict[str, Any]
-
-
-class _Part(BaseModel):
-    """Fields of kombu's or Celery's; those that Torch does not read may hold anything."""
-
-    model_config = ConfigDict(extra="allow")
-
-
-class _DeliveryInfo(_Part):
-    exchange: _Text
-    routing_key: _Text
-
-
-class _Properties(_Part):
-    delivery_info: _DeliveryInfo
-    body_encoding: Literal["base64"] | None = None
-    priority: Annotated[StrictInt, Field(ge=0, le=255)] | None = None
-    correlation_id: _Text | None = None
-    reply_to: _Text | None = None
-
-
-class _Envelope(_Part):
-    body: StrictStr
-    content_type: Literal["application/json"] = Field(alias="content-type")
-    content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
-    headers: _Object
-    properties: _Properties
-    losses: _Count = Field(0, alias=LOSSES)
-
-
-class _Headers(_Part):
-    """Those of anything but a task, such as a control command."""
-
-    compression: Literal[""] | None = None
-    clock: _Count | None = None
-    expires: _Number | None = None
-
-
-class _TaskHeaders(_Part):
-    task: _Word
-    id: _Word
-    compression: Literal[""] | None = None
-    root_id: _Text | None = None
-    parent_id: _Text | None = None
-    group: _Text | None = None
-    group_index: _Count | None = None
-    retries: _Count | None = None
-    eta: _Text | None = None
-    expires: _Text | None = None
-    timelimit: Annotated[list[_Number | None], Field(min_length=2, max_length=2)] | None = None
-    shadow: _Text | None = None
-    argsrepr: StrictStr | None = None
-    kwargsrepr: StrictStr | None = None
-    origin: _Text | None = None
-    ignore_result: StrictBool | None = None
-    replaced_task_nesting: _Count | None = None
-    stamped_headers: list[_Text] | None = None
-    stamps: _Object | None = None
-    torch_passed: _Count = 0
-    traceparent: _Text | None = None
-
-
-class _ReplyTo(_Part):
-    exchange: _Text
-    routing_key: _Text
-
-
-class _Command(_Part):
-    """A command to the workers that consume from a pidbox."""
-
-    method: _Word
-    arguments: _Object | None = None
-    destination: list[_Text] | None = None
-    pattern: _Text | None = None
-    matcher: _Text | None = None
-    ticket: _Text | None = None
-    reply_to: _ReplyTo | None = None
-
-
-class _Embed(_Part):
-    callbacks: list[_Object] | None = None
-    errbacks: list[_Object] | None = None
-    chain: list[_Object] | None = None
-    chord: _Object | None = None
 
 
 class _Parts(NamedTuple):
@@ -235,6 +148,8 @@ def delivered(
     Raises :class:`~torch_tasks.errors.Unreadable` for a message that kombu or Celery would stumble over, and
     :class:`~torch_tasks.errors.SignatureRefused` for one that nobody of the fleet signed for this ``queue``.
     """
+    from torch_tasks.transport.message_forms import ControlCommand, Envelope, OtherHeaders, TaskHeaders
+
     check_size(message, limit)
     losses, signature, text = _parts(message)
     claims: dict[str, Any] = {} if queue is None else {"queue": queue}
@@ -245,15 +160,15 @@ def delivered(
     payload = read_object(text, limit=limit)
     if losses:
         payload[LOSSES] = losses
-    envelope = as_model(_Envelope, payload, "message")
+    envelope = as_model(Envelope, payload, "message")
     headers = envelope.headers
     is_task = "task" in headers
-    as_model(_TaskHeaders if is_task else _Headers, headers, "message with right headers")
+    as_model(TaskHeaders if is_task else OtherHeaders, headers, "message with right headers")
     body = _body(envelope, limit)
     if is_task:
         _check_task(body)
     if is_command:
-        as_model(_Command, body, "command")
+        as_model(ControlCommand, body, "command")
     payload["headers"].pop(SIGNER_HEADER, None)
     if signed:
         payload["headers"][SIGNER_HEADER] = as_header(signer_as_asker(signed.signer))
@@ -283,7 +198,7 @@ def losses(message: str) -> int:
     return count if isinstance(count, int) else 0
 
 
-def _body(envelope: _Envelope, limit: int) -> Any:
+def _body(envelope: Envelope, limit: int) -> Any:
     """The body as kombu will read it."""
     from kombu.utils.json import loads
 
@@ -301,9 +216,11 @@ def _body(envelope: _Envelope, limit: int) -> Any:
 
 
 def _check_task(body: Any) -> None:
+    from torch_tasks.transport.message_forms import Embed
+
     if not (isinstance(body, list) and len(body) == 3):
         raise Unreadable("its body does not hold the arguments of a task")
     arguments, keywords, embed = body
     if not (isinstance(arguments, list) and isinstance(keywords, dict)):
         raise Unreadable("its body holds no list of arguments and no object of keywords")
-    as_model(_Embed, {} if embed is None else embed, "canvas")
+    as_model(Embed, {} if embed is None else embed, "canvas")
