@@ -38,6 +38,7 @@ _PRELOADED = (
     "torch_tasks.broker.results",
     "torch_tasks.cli.nodes",
     "torch_tasks.cli.stack",
+    "torch_tasks.cli.supervise",
     "torch_tasks.cli.workers",
     "torch_tasks.communication.help_wanted",
     "torch_tasks.facades.checkins",

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
-from torch_tasks import keys
 from torch_tasks.caller import OPERATOR, caller
 from torch_tasks.checkins import times
+from torch_tasks.checkins.readiness import readiness
 from torch_tasks.communication.messenger import unknown_recipient
 from torch_tasks.errors import InvalidCheckin
-from torch_tasks.fleet import Fleet, fleet
+from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.asker import Asker
 from torch_tasks.model.checkin import Checkin, CheckinRecord, Target
@@ -33,7 +32,6 @@ _SAYS_LITTLE = frozenset(
     )
 )
 _SHELL = "shell"
-_POLL_SECONDS = 0.1
 
 
 class AcceptedCheckin(CheckinRecord):
@@ -136,33 +134,3 @@ def _note_warnings(checkin: Checkin, agents: Sequence[AgentInfo]) -> Iterator[st
     words = re.findall(r"[^\W_]+", checkin.note.casefold().replace("'", ""))
     if checkin.target.agent not in shells and not set(words) - _SAYS_LITTLE:
         yield f"the note {checkin.title!r} says little: {GOOD_NOTE}"
-
-
-class Readiness(NamedTuple):
-    """What check-ins need in order to fire."""
-
-    leads: str | None
-    """The beat that leads."""
-    nodes: tuple[str, ...]
-    """The machines with a live node worker."""
-
-    @property
-    def lacks(self) -> list[str]:
-        """What is missing, and what to do about it."""
-        lacks = []
-        if self.leads is None:
-            lacks.append("no beat runs: nothing fires until one does ('torch-tasks up', 'celery -A torch_tasks beat')")
-        if not self.nodes:
-            lacks.append("no node worker runs: what fires waits until one does ('torch-tasks up', 'torch-tasks node')")
-        return lacks
-
-
-def readiness(of: Fleet, patience: float = 0.0) -> Readiness:
-    """The readiness within ``patience`` seconds, in which another beat may succeed one that died."""
-    deadline = time.monotonic() + patience
-    while True:
-        leader = of.client.get(keys.BEAT_LEADER)
-        found = Readiness(str(leader) if leader else None, tuple(of.nodes.online()))
-        if not found.lacks or time.monotonic() >= deadline:
-            return found
-        time.sleep(_POLL_SECONDS)

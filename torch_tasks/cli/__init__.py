@@ -110,7 +110,7 @@ COMMANDS = {
     },
 }
 _HIDDEN = {
-    "supervise": "torch_tasks.cli.stack:supervise",
+    "supervise": "torch_tasks.cli.supervise:supervise",
     "end-panes": f"{UP_AND_DOWN}:end_panes",
     "check-agents": f"{UP_AND_DOWN}:check_agents",
 }

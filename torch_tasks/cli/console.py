@@ -13,7 +13,6 @@ import click
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import as_json
 from torch_tasks.errors import ServerUnreachable
-from torch_tasks.link.server import ServerLink
 from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.machine.own_server import own_token_for, server_of
 from torch_tasks.settings import settings
@@ -46,6 +45,8 @@ def console(page: str, no_browser: bool, json_wanted: bool) -> None:
 
 def login_link(state: StateFolder, page: str) -> str:
     """A link of this folder's own server, for its owner."""
+    from torch_tasks.link.server import ServerLink  # `up` prints an address and asks no server
+
     own = server_of(state)
     token = own_token_for(state, own.url) if own else None
     if own is None or token is None:

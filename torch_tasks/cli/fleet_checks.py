@@ -7,7 +7,7 @@ from redis.utils import str_if_bytes
 
 from torch_tasks.broker.connection import connect
 from torch_tasks.broker.memory import memory_of
-from torch_tasks.checkins.book import readiness
+from torch_tasks.checkins.readiness import readiness
 from torch_tasks.client import Torch
 from torch_tasks.communication.messenger import outbox_of
 from torch_tasks.errors import AuditBroken, BrokerUnreachable, LedgerOff, TorchError

@@ -1,9 +1,7 @@
-"""``torch-tasks up``, and ``supervise``, which it starts."""
+"""``torch-tasks up``."""
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,41 +11,30 @@ import click
 
 from torch_tasks.broker.connection import connect
 from torch_tasks.caller import CallerKind
-from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.console import reachable
 from torch_tasks.cli.output import waiting
+from torch_tasks.cli.supervise import AGENT, BEAT, FLOWER
 from torch_tasks.client import Torch
 from torch_tasks.errors import BrokerAway, ProcessNotStarted
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.broker_logins import hand_down_login
 from torch_tasks.machine.fleet_keys import require_own_fleet
 from torch_tasks.machine.own_server import metrics_at, server_of
-from torch_tasks.machine.stack import FLOWER_USER, STACK_SECONDS, Stack, Supervisor
+from torch_tasks.machine.stack import FLOWER_USER, STACK_SECONDS, Stack
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.settings import settings, unknown_variables
 from torch_tasks.signing.keyring import keyring
-from torch_tasks.store.tasks import demanded
-from torch_tasks.system.own_log import FOR_PEOPLE, begin_log
 from torch_tasks.system.processes import end_on_signals
 
 #: EXITED: after a failed start, its state is to be seen for a moment.
 _BEFORE_READY = (AgentState.STARTING, AgentState.EXITED)
-_AGENT = click.option(
-    "--agent",
-    "agents",
-    multiple=True,
-    metavar="ID:ROLE[:SKILL,SKILL[:KIND]]",
-    help="An agent to keep alive; repeat for more (default: those in torch.toml).",
-)
-_BEAT = click.option("--beat/--no-beat", default=True, help="Run beat.")
-_FLOWER = click.option("--flower/--no-flower", default=True, help="Run Flower.")
 
 
 @click.command()
-@_AGENT
-@_BEAT
-@_FLOWER
+@AGENT
+@BEAT
+@FLOWER
 @click.option("--detach", is_flag=True, help="Return when everything is ready; `torch-tasks down` stops it.")
 @click.option("--keep-agents", is_flag=True, help="Without --detach: leave the agents' panes open at the end.")
 def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_agents: bool) -> None:
@@ -165,40 +152,6 @@ def _print_stack(stack: Stack, new_password: str | None) -> None:
         file = stack.settings.state.flower_password
         once = f"{new_password} (shown this once; kept in {file})"
         click.echo(f"        password {once if new_password else f'in {file}'}")
-
-
-@click.command(hidden=True)
-@_AGENT
-@_BEAT
-@_FLOWER
-def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
-    """Keep this machine's processes alive; `up` runs this."""
-    logging.basicConfig(level=logging.INFO, format=FOR_PEOPLE)
-    begin_log(logging.getLogger(), settings(), "up")
-    kept = [AgentSpec.parse(text) for text in agents]
-    stack = Stack(settings())
-    supervisor = Supervisor(stack, kept, beat=beat, flower=flower)
-    signal.signal(signal.SIGTERM, lambda *_: supervisor.leaving.set())
-
-    def ready() -> bool:
-        return (
-            _node_is_ready(stack)
-            and (not beat or readiness(fleet()).leads is not None)
-            and (not flower or stack.flower_answers())
-            and (not stack.settings.serve or stack.server_answers())
-        )
-
-    supervisor.run(ready, _fleet_shape)
-
-
-def _fleet_shape() -> object:
-    """What Flower shows only after a refresh: the agents that are online, and the queues that are read."""
-    return {info.agent_id for info in Torch().agents(online=True)}, demanded(fleet().client)
-
-
-def _node_is_ready(stack: Stack) -> bool:
-    running = stack.processes.find("node")
-    return running is not None and any(node.pid == running.pid for node in Torch().nodes())
 
 
 def _in_quarantine(stack: Stack) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 
 from torch_tasks.broker.memory import memory_of
 from torch_tasks.caller import OPERATOR
-from torch_tasks.checkins.book import readiness
+from torch_tasks.checkins.readiness import readiness
 from torch_tasks.communication.messenger import outbox_of
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet

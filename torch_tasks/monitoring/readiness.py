@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from torch_tasks.checkins.book import readiness
+from torch_tasks.checkins.readiness import readiness
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.node import KeptAgent, KeptState

@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from torch_tasks.caller import CallerKind, caller
 from torch_tasks.checkins import times
-from torch_tasks.checkins.book import AcceptedCheckin, CheckinBook, Readiness, all_checkins, readiness
+from torch_tasks.checkins.book import AcceptedCheckin, CheckinBook, all_checkins
+from torch_tasks.checkins.readiness import Readiness, readiness
 from torch_tasks.errors import CheckinNotFound, InvalidCheckin
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import At, Busy, CheckinRecord, Cron, Every, Fire, Misfire, PaneTarget

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from torch_tasks.checkins.book import Readiness
+from torch_tasks.checkins.readiness import Readiness
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,9 @@ CELERY = {"celery", "kombu", "amqp", "billiard", "yaml", "tenacity", "httpx2"}
         # an agent worker: one starts for each agent
         ("torch_tasks.workers.program", {"libtmux", "httpx2", "prometheus_client"}),
         ("torch_tasks.workers.node.node_worker", {"libtmux", "httpx2"}),
-        # what ends a stack, while a person waits
+        # what starts a stack, and ends it, while a person waits
+        ("torch_tasks.cli.stack", {"celery", "kombu", "httpx2"}),
+        ("torch_tasks.cli.supervise", {"celery", "kombu", "httpx2", "rich"}),
         ("torch_tasks.cli.down", {"celery", "kombu", "redis", "cryptography", "libtmux", "sqlite3"}),
         # what asks the broker, while a person waits
         ("torch_tasks.cli.tasks, torch_tasks.operations.tasks", CELERY | {"tornado", "pybreaker"}),

@@ -146,7 +146,7 @@ def test_no_command_reaches_for_a_store_of_the_fleet(module: Path) -> None:
 
 
 #: They look at this machine's own stack and broker.
-ON_THIS_MACHINE = {"demo", "fleet_checks", "stack"}
+ON_THIS_MACHINE = {"demo", "fleet_checks", "stack", "supervise"}
 
 
 def test_the_list_and_one_operation_are_shown_and_an_unknown_one_is_named() -> None:
