@@ -1,4 +1,4 @@
-"""Trivial tasks through more and more shell agents: how many a second, how soon they begin, what the agents weigh."""
+"""Trivial tasks through more and more shell agents: how many a second, on whose processor time, and their weight."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
+
+import psutil
 
 from benchmarks.harness import READY_SECONDS, ROLE, Agent, Stage, await_true
 from benchmarks.measures import Measure, percentile
@@ -47,7 +49,9 @@ def drained(stage: Stage, agents: list[Agent], tasks: int) -> Iterator[Measure]:
         begun = time.monotonic()
         sent = [stage.torch.enqueue(f"echo {number} >> {effects}", role=ROLE) for number in range(tasks)]
         enqueued = time.monotonic() - begun
+    before = _processor_seconds(stage, agents)
     records = [_ended(task) for task in sent]
+    after = _processor_seconds(stage, agents)
     first = min(record.started_at for record in records if record.started_at)
     last = max(record.finished_at for record in records if record.finished_at)
     lost, doubled = _faults(effects, tasks)
@@ -56,8 +60,33 @@ def drained(stage: Stage, agents: list[Agent], tasks: int) -> Iterator[Measure]:
     note = f"{busy} agents had a share; load {os.getloadavg()[0]:.1f}"
     yield Measure(f"{name}: done", tasks / (last - first).total_seconds(), "tasks/s", note=note)
     yield Measure(f"{name}: enqueued before, by one client", tasks / enqueued, "tasks/s")
+    for who, seconds in after.items():
+        yield Measure(f"{name}: processor of {who}", 1000 * (seconds - before[who]) / tasks, "ms/task")
     yield Measure(f"{name}: lost", lost, "tasks", goal=0)
     yield Measure(f"{name}: done twice", doubled, "tasks", goal=0)
+
+
+def _processor_seconds(stage: Stage, agents: list[Agent]) -> dict[str, float]:
+    """What each sort of process has used of the processor until now, with those that it started and saw end."""
+    terminals = [process for agent in agents for process in agent.terminal()]
+    return {
+        "the workers": sum(_used(agent.worker) for agent in agents),
+        "tmux": sum(_used(process) for process in terminals if _name(process).startswith("tmux")),
+        "the shells": sum(_used(process) for process in terminals if not _name(process).startswith("tmux")),
+        "the broker": _used(stage.broker),
+    }
+
+
+def _used(process: psutil.Process) -> float:
+    with suppress(psutil.NoSuchProcess):  # what a shell runs ends at any time, and counts with its parent then
+        return sum(process.cpu_times()[:4])
+    return 0.0
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
 
 
 @contextmanager

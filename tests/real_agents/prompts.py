@@ -39,7 +39,8 @@ def check_odd_prompts(agent: Hosted, kept: Callable[[str], str], answer: str, *,
         assert result.usage
         assert not counts or (result.usage.input_tokens, result.usage.output_tokens) == (1000, 50)
         received = agent.received(task.id)
-        assert len(received) == 1, f"{odd.name} arrived {len(received)} times: {agent.requests(task.id)}"
+        came = [(request.time, agent.llm.outcome(request)) for request in agent.requests(task.id)]
+        assert len(received) == 1, f"{odd.name} arrived {len(received)} times; the requests, and how each ended: {came}"
         assert f"{kept(odd.arrives)}\n\n[torch task {task.id} " in received[0]
         notes = agent.notes(task)
         assert all(any(note.startswith(fact) for note in notes) for fact in ("staged", "submitted", "accepted")), notes
