@@ -130,3 +130,29 @@ def test_every_worker_knows_the_command_that_is_sent_to_all_of_them() -> None:
         "from torch_tasks.app import ANNOUNCE_QUEUE; Panel.data[ANNOUNCE_QUEUE](None, queue='torch.role.qa')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+FIRST_USES = """
+import importlib, threading
+from torch_tasks import Torch, operations
+failed, begin = [], threading.Barrier(12)
+
+def use(number):
+    begin.wait()
+    try:
+        getattr(operations, operations.__all__[number % len(operations.__all__)])
+        importlib.import_module(f"torch_tasks.{('tasks.run', 'facades.messages', 'app')[number % 3]}")
+    except BaseException as error:
+        failed.append(repr(error))
+
+threads = [threading.Thread(target=use, args=(number,)) for number in range(12)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(*failed, sep="\\n")
+"""
+
+
+def test_threads_may_all_use_it_for_the_first_time_at_once() -> None:
+    """What is loaded late is loaded by whichever comes first; no other sees the half of it."""
+    done = subprocess.run([sys.executable, "-c", FIRST_USES], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == []
