@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shlex
 import signal
+import termios
 import time
 import unicodedata
 import uuid
@@ -238,6 +240,17 @@ class AgentPane:
         choice = (unused, _sequence(typing), _sequence(leaving))
         answer = self.server.cmd("if-shell", "-F", *choice, target=self.pane_id, until=(_TYPED, _LEFT))
         return self._check(answer, "to type").stdout[-1:] == [_TYPED]
+
+    def has_unread_keys(self) -> bool:
+        """Whether the program has yet to read something that was typed; false if that cannot be seen."""
+        tty = self._do("display-message", "-p", "#{pane_tty}").stdout[0]
+        try:
+            handle = os.open(tty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        with os.fdopen(handle, "rb", buffering=0), contextlib.suppress(OSError):
+            return fcntl.ioctl(handle, termios.FIONREAD, bytes(4)) != bytes(4)
+        return False
 
     def screen(self, history: int = 0) -> str:
         """What the pane shows and ``history`` lines before it: wrapped lines joined, blanks at their ends removed."""

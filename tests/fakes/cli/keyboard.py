@@ -17,6 +17,8 @@ from fakes.cli.scenario import Faults, Ways
 from fakes.cli.stage import Leave, Stage
 from fakes.cli.timers import Timer
 
+_DRAWN_SECONDS = 0.01
+
 
 class Keyboard:
     """Takes input in its order; ``to_dialog`` takes it while a dialog is open."""
@@ -31,6 +33,8 @@ class Keyboard:
         # of the prompt that is being written
         self._pastes = self._enters = self._lost = 0
         self._pasted_at = float("-inf")
+        # what was submitted by one of the keys that were read at once, and is drawn as long as the others are taken
+        self._drawn: Draft | None = None
         self._exits = 0
         self._armed: Timer | None = None
 
@@ -49,6 +53,7 @@ class Keyboard:
 
     def take(self, inputs: Sequence[Input]) -> None:
         """What was typed; after a late Enter it waits its turn."""
+        self._drawn = None
         self._waiting.extend(inputs)
         while self._waiting and not self._late:
             given = self._waiting.popleft()
@@ -95,6 +100,8 @@ class Keyboard:
             self._stage.record.add("cut", characters=len(text), left=faults.cut_at)
             text = text[: faults.cut_at]
         self._composer.paste(text, self._ways)
+        if faults.busy_after_paste:
+            self._stage.timers.after(_DRAWN_SECONDS, partial(time.sleep, faults.busy_after_paste))
         if self._pastes == 1 and faults.dialog_after_paste:
             self._stage.open_dialog(BUILT_IN[faults.dialog_after_paste])
 
@@ -118,6 +125,9 @@ class Keyboard:
                 self._submit()
 
     def _enter_nothing(self) -> None:
+        if self._drawn and self._faults.busy_after_paste:
+            self._conversation.submit(self._drawn, "enter")
+            return
         ghost = self._stage.scenario.looks.ghost
         if self._ways.enter_takes_ghost and ghost and not self._conversation.busy:
             self._conversation.submit(Draft(ghost), "ghost")
@@ -134,7 +144,7 @@ class Keyboard:
         if self._conversation.busy and self._ways.busy_enter == "ignore":
             return
         faults = self._faults
-        draft = self._composer.take()
+        self._drawn = draft = self._composer.take()
         self._enters = self._pastes = 0
         if self._lost < faults.lose_prompts:
             self._lost += 1

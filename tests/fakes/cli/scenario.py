@@ -98,6 +98,8 @@ class Faults:
     swallow_enters: int = 0
     #: Enter within so many seconds after a paste is swallowed.
     deaf_after_paste: float = 0.0
+    #: Nothing is read for so many seconds once a paste is drawn; of Enters read at once, each submits the text.
+    busy_after_paste: float = 0.0
     #: A swallowed Enter becomes a line break in the text.
     swallowed_breaks: bool = False
     #: Enter, and what is typed after it, is acted on so many seconds later.

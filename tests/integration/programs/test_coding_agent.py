@@ -155,6 +155,14 @@ def test_a_key_that_is_not_drawn_yet_keeps_our_text_from_being_submitted(desk: D
     assert desk.received(task) == ["the task"]
 
 
+def test_no_second_enter_follows_one_that_is_not_read_yet(desk: Desk, torch: Torch) -> None:
+    """A program without processor time reads both at once later, and the Gemini CLI submits the text with each."""
+    desk.play(Scenario(faults=Faults(busy_after_paste=ENTER_AGAIN + 1)))
+    task = torch.enqueue("the task")
+    assert task.result(timeout=30).succeeded
+    assert desk.received(task) == ["the task"]
+
+
 def test_a_prompt_of_200_kb_is_given_as_a_file(desk: Desk, torch: Torch) -> None:
     text = "\n".join(f"{number} it's `this` $line \\" for number in range(9000))
     task = torch.enqueue(text)

@@ -160,6 +160,29 @@ def test_a_persons_key_comes_before_what_is_typed_or_keeps_it_away(reader: tuple
     assert pane.server.cmd("list-buffers").stdout == []
 
 
+BUSY = """
+import os, pathlib, sys, time, tty
+tty.setraw(0)
+os.write(1, b"busy")
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.01)
+os.write(1, repr(os.read(0, 100)).encode())
+os.read(0, 1)
+"""
+"""Reads no key before this file is there."""
+
+
+def test_what_a_program_has_not_read_yet_is_seen(start: Callable[..., AgentPane], folder: Path) -> None:
+    pane = start(sys.executable, "-c", BUSY, str(folder / "go"))
+    until(lambda: pane.screen() == "busy", "it has begun")
+    assert not pane.has_unread_keys()
+    pane.press("Enter")
+    until(pane.has_unread_keys, "the key waits")
+    (folder / "go").touch()
+    until(lambda: pane.screen() == r"busyb'\r'", "it has read the key")
+    assert not pane.has_unread_keys()
+
+
 def test_the_program_replaces_the_shell_and_gets_its_arguments_exactly(
     start: Callable[..., AgentPane], folder: Path
 ) -> None:

@@ -11,7 +11,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.workers.programs.config import SubmitConfig
 from torch_tasks.workers.programs.screen import ComposerContent
 from torch_tasks.workers.programs.submission import Probe, Submission, SubmissionPhase, SubmissionStep
-from torch_tasks.workers.programs.submitter import (
+from torch_tasks.workers.programs.submission_moves import (
     DEAF_SECONDS,
     MOST_ENTERS,
     MOST_PASTES,
@@ -19,9 +19,9 @@ from torch_tasks.workers.programs.submitter import (
     Move,
     Seen,
     SubmitRules,
-    has_changed,
     next_move,
 )
+from torch_tasks.workers.programs.submitter import has_changed
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 NOTHING, OURS, PART, MIXED, FOREIGN, UNSEEN = ComposerContent
@@ -212,6 +212,9 @@ def test_enter_is_pressed_on_nothing_but_the_settled_text(seconds: float, seen: 
         (entered(1.9, 2), shows(OURS), HOOKED, Move.WAIT),
         (entered(2, 2), shows(OURS), HOOKED, Move.ENTER),
         (entered(1), shows(OURS, in_use=True), HOOKED, Move.WAIT),
+        # Not a second one behind one that is not read yet: a program that reads both at once may take the text twice.
+        (entered(DEAF_SECONDS - 0.1), shows(OURS, unread=True), HOOKED, Move.WAIT),
+        (entered(DEAF_SECONDS), shows(OURS, unread=True), HOOKED, Move.END_AND_REFUSE),
         (entered(63, MOST_ENTERS), shows(OURS), HOOKED, Move.WAIT),
         (entered(64, MOST_ENTERS), shows(OURS), HOOKED, Move.CLEAR_AND_REFUSE),
         # A person types behind it, or a dialog came up.
