@@ -18,11 +18,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
+from waiting import until
 
 from torch_tasks.broker.connection import connect
 from torch_tasks.errors import BrokerUntrusted, InvalidSettings
 from torch_tasks.model.broker_address import BrokerAddress
-from torch_tasks.settings import settings
+from torch_tasks.settings import Settings, settings
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -128,6 +129,12 @@ class Server:
 Reach = Callable[..., Server]
 
 
+def _are_read() -> bool:
+    """A thread of another test that had begun to read the settings may put the former ones back."""
+    settings.cache_clear()
+    return settings() == Settings()
+
+
 @pytest.fixture
 def reach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reach]:
     """Connects to a server with this certificate, with these settings."""
@@ -136,7 +143,7 @@ def reach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reach]:
     def reach(made: Made | None, clients: Made | None = None, **given: object) -> Server:
         for name, value in given.items():
             monkeypatch.setenv(f"TORCH_BROKER_{name.upper()}", str(value))
-        settings.cache_clear()
+        until(_are_read, "the settings are those of this test")
         servers.append(Server(made, clients))
         url = SecretStr(f"rediss://:s3cret@127.0.0.1:{servers[-1].port}/0")
         try:
