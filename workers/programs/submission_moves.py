@@ -29,7 +29,7 @@ class Move(Enum):
     TAKE_BACK = "clear the part of the text that is in the composer"
     PROBE = "type a key behind the paste, which shows what became of it"
     REMOVE_PROBE = "remove that key, and note what it has shown"
-    END_AND_REFUSE = "end the program, which draws nothing, and note that it does not take the text"
+    END_AND_REFUSE = "end the program, which draws or reads nothing, and note that it does not take the text"
     NOTE_STAGED = "note that the whole text is seen"
     STAGE_AND_ENTER = "note that the whole text is seen, and press Enter"
     ENTER = "press Enter"
